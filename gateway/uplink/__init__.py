@@ -1,0 +1,1 @@
+"""Readers of the journal that deliver to somebody."""

@@ -1,0 +1,1 @@
+"""Speaks to the field. Nothing here knows of ``gateway``: each driver is usable from a notebook."""
