@@ -63,6 +63,7 @@ async def keep(session: Session, status: Status, *, clock: Clock, on_lost: Calla
     wait_s = FIRST_WAIT_S
     said: str | None = None
     told_lost = False
+    began = float("inf")
 
     def up() -> None:
         nonlocal said, told_lost, began
@@ -82,7 +83,7 @@ async def keep(session: Session, status: Status, *, clock: Clock, on_lost: Calla
                 trouble: Exception = Unreachable(f"{status.name}: the peer closed the connection: it will be tried again")
             except (DriverError, SecretMissing) as error:
                 trouble = error
-            except Exception as error:  # noqa: BLE001 - the link's outer loop: a bug in one session must not stop its neighbours
+            except Exception as error:  # the outer loop: a bug in one session must not stop its neighbours
                 log.exception("session_failed", kind=status.kind, name=status.name)
                 trouble = error
             reason = type(trouble).__name__
