@@ -53,7 +53,8 @@ class Status:
     counters: Counters = field(default_factory=Counters)
 
 
-Session = Callable[[Callable[[], None]], Awaitable[None]]
+Up = Callable[[], None]
+Session = Callable[[Up], Awaitable[None]]
 """``await session(up)``: runs until trouble."""
 
 

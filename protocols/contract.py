@@ -60,6 +60,12 @@ class Session(Protocol):
     @property
     def stats(self) -> ScanStats: ...
 
+    @property
+    def findings(self) -> list[str]:
+        """What a person should know about the equipment (a hole in its register map, a refused function), one sentence
+        each, said once by the driver. Whoever reads them clears the list."""
+        ...
+
     def batches(self) -> AsyncIterator[Batch]:
         """Batches as they come, until the connection is lost.
 

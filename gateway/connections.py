@@ -1,0 +1,89 @@
+"""One configured connection while it runs: its driver's session inside a link, its batches into the pipeline.
+
+What the driver does not do is done here, once for all drivers: telling that every tag of a lost connection is bad,
+adding up the statistics of successive sessions, and saying a driver's findings once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from gateway import links
+from gateway.pipeline import Take
+from protocols.clock import Clock
+from protocols.contract import Driver, Session
+from protocols.model import Device, Quality, ScanStats, silence
+
+log = structlog.get_logger("holdfast.connection")
+
+SAID_AT_MOST: Final = 1000
+"""Findings remembered per connection so that each is said once; a device that invents more is not worth the memory."""
+
+
+@dataclass(slots=True)
+class Connection:
+    driver: Driver
+    options: Any  # Any: the driver's own Struct, known to the driver alone
+    devices: tuple[Device, ...]
+    status: links.Status
+    session: Session | None = None
+    """The open session, None while there is none."""
+    past: ScanStats = field(default_factory=ScanStats)
+    """The statistics of the sessions that have ended."""
+    said: set[str] = field(default_factory=set)
+
+    @property
+    def stats(self) -> ScanStats:
+        """The statistics of all sessions so far."""
+        return added(self.past, self.session.stats) if self.session else self.past
+
+    async def keep(self, take: Take, clock: Clock) -> None:
+        """Read this connection for ever, until cancelled."""
+
+        async def session(up: links.Up) -> None:
+            await self._read(take, clock, up)
+
+        await links.keep(session, self.status, clock=clock, on_lost=lambda: self._fall_silent(take, clock))
+
+    async def _read(self, take: Take, clock: Clock, up: links.Up) -> None:
+        async with self.driver.open(self.options, clock=clock) as session:
+            self.session = session
+            proven = False
+            try:
+                async for batch in session.batches():
+                    if not proven and not batch.lost:  # that it let us connect proves nothing; an answer does
+                        proven = True
+                        up()
+                    take(batch)
+                    if session.findings:
+                        self._say(session)
+            finally:
+                self.past = added(self.past, session.stats)
+                self.session = None
+
+    def _fall_silent(self, take: Take, clock: Clock) -> None:
+        for device in self.devices:
+            for batch in silence(device, Quality.BAD_NO_COMMUNICATION, clock.time_ns(), lost=True):
+                take(batch)
+
+    def _say(self, session: Session) -> None:
+        for finding in session.findings:
+            if finding not in self.said and len(self.said) < SAID_AT_MOST:
+                self.said.add(finding)
+                log.warning("finding", connection=self.status.name, finding=finding)
+        session.findings.clear()
+
+
+def added(one: ScanStats, other: ScanStats) -> ScanStats:
+    """The sum of two statistics, as a new one."""
+    return ScanStats(
+        scans=one.scans + other.scans,
+        missed=one.missed + other.missed,
+        late_s=[a + b for a, b in zip(one.late_s, other.late_s, strict=True)],
+        late_sum_s=one.late_sum_s + other.late_sum_s,
+        requests=one.requests + other.requests,
+        errors={reason: one.errors.get(reason, 0) + other.errors.get(reason, 0) for reason in one.errors | other.errors},
+    )

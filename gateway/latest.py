@@ -1,0 +1,89 @@
+"""The last value of every tag, in columns: what a birth certificate, a metric or a person asks for.
+
+Before a device has answered, its tags stand here with BadWaitingForInitialData, so that nobody mistakes silence for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Quality, blank
+
+
+@dataclass(slots=True)
+class _Standing:
+    """One device's last values. ``place[slot]`` says where a slot stands within its column."""
+
+    device: Device
+    place: NDArray[np.int64]
+    columns: dict[Column, Batch]
+    lost: bool = False
+
+
+class Latest:
+    def __init__(self) -> None:
+        self._standings: dict[str, _Standing] = {}
+
+    def add(self, device: Device) -> None:
+        """Make room for a device; a device of the same name is replaced."""
+        self._standings[device.name] = _stand(device)
+
+    def remove(self, device: Device) -> None:
+        standing = self._standings.get(device.name)
+        if standing is not None and standing.device is device:
+            del self._standings[device.name]
+
+    def update(self, batch: Batch) -> None:
+        """Take over the values of ``batch``. A batch of a device that is not here (any more) is ignored."""
+        standing = self._standings.get(batch.device.name)
+        if standing is None or standing.device is not batch.device:
+            return
+        column = standing.columns[batch.column]
+        at = standing.place[batch.tag]
+        column.value[at] = batch.value
+        column.quality[at] = batch.quality
+        column.time_ns[at] = batch.time_ns
+        standing.lost = batch.lost
+
+    def devices(self) -> Sequence[Device]:
+        return [standing.device for standing in self._standings.values()]
+
+    def batches(self, device: Device) -> Sequence[Batch]:
+        """The last values of every tag of ``device``: one batch for each column kind it has, copied."""
+        standing = self._standings[device.name]
+        return [
+            Batch(device=device, tag=one.tag, value=one.value.copy(), quality=one.quality.copy(), time_ns=one.time_ns.copy())
+            for one in standing.columns.values()
+        ]
+
+    def is_lost(self, device: Device) -> bool:
+        """True while the device does not answer. False before the first answer or silence has been seen."""
+        standing = self._standings.get(device.name)
+        return standing is not None and standing.lost
+
+
+def _stand(device: Device) -> _Standing:
+    slots: dict[Column, list[int]] = {}
+    place = np.zeros(len(device.tags), dtype=np.int64)
+    for slot, tag in enumerate(device.tags):
+        mine = slots.setdefault(COLUMN_OF[tag.kind], [])
+        place[slot] = len(mine)
+        mine.append(slot)
+    return _Standing(device, place, {column: _unknown(device, at, column) for column, at in slots.items()})
+
+
+def _unknown(device: Device, at: list[int], column: Column) -> Batch:
+    value: NDArray[Any] = blank(device, at, column)  # Any: see Batch.value
+    assert value.dtype == DTYPE_OF[column]
+    return Batch(
+        device=device,
+        tag=np.array(at, dtype=np.uint32),
+        value=value,
+        quality=np.full(len(at), Quality.BAD_WAITING_FOR_INITIAL_DATA, dtype=np.uint32),
+        time_ns=np.zeros(len(at), dtype=np.int64),
+    )

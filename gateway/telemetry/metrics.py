@@ -1,0 +1,127 @@
+"""Prometheus metrics, served on a port of their own while nothing else is served yet.
+
+Nothing is counted here. At each scrape a snapshot of plain numbers is taken inside the gateway's loop and rendered in
+the server's thread, so a slow scraper costs the loop microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.journal import Ledger
+from gateway.links import State, Status
+from protocols.model import LATENESS_BUCKETS_S, ScanStats
+
+SNAPSHOT_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that is told, at one moment."""
+
+    links: tuple[Status, ...]
+    scans: dict[str, ScanStats]
+    """By connection."""
+    ledger: Ledger
+
+
+def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger) -> Snapshot:
+    """A copy that the loop will not change any more."""
+    return Snapshot(
+        tuple(replace(one, counters=replace(one.counters, errors=one.counters.errors.copy(), dropped=one.counters.dropped.copy())) for one in links),
+        {name: replace(one, late_s=list(one.late_s), errors=dict(one.errors)) for name, one in scans.items()},
+        ledger,
+    )
+
+
+def render(shot: Snapshot) -> Iterable[Metric]:
+    """The metric families of one snapshot."""
+    yield from _links(shot.links)
+    yield from _scans(shot.scans)
+    yield from _ledger(shot.ledger)
+
+
+def _links(links: tuple[Status, ...]) -> Iterable[Metric]:
+    up = GaugeMetricFamily("holdfast_link_up", "1 while the peer answers", labels=("kind", "name"))
+    sessions = CounterMetricFamily("holdfast_link_sessions", "Times the peer was reached", labels=("kind", "name"))
+    taken = CounterMetricFamily("holdfast_link_in", "Values (connection) or records (uplink) that came in", labels=("kind", "name"))
+    given = CounterMetricFamily("holdfast_link_out", "Values journalled (connection) or records acknowledged (uplink)", labels=("kind", "name"))
+    errors = CounterMetricFamily("holdfast_link_errors", "Errors by reason", labels=("kind", "name", "reason"))
+    dropped = CounterMetricFamily("holdfast_link_dropped", "Dropped by reason", labels=("kind", "name", "reason"))
+    oldest = GaugeMetricFamily("holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing waits", labels=("kind", "name"))
+    for link in links:
+        who = (link.kind, link.name)
+        up.add_metric(who, float(link.state is State.UP))
+        sessions.add_metric(who, link.sessions)
+        taken.add_metric(who, link.counters.taken)
+        given.add_metric(who, link.counters.given)
+        oldest.add_metric(who, link.counters.oldest_ns / 1e9)
+        for reason, count in link.counters.errors.items():
+            errors.add_metric((*who, reason), count)
+        for reason, count in link.counters.dropped.items():
+            dropped.add_metric((*who, reason), count)
+    return up, sessions, taken, given, errors, dropped, oldest
+
+
+def _scans(scans: dict[str, ScanStats]) -> Iterable[Metric]:
+    missed = CounterMetricFamily("holdfast_scans_missed", "Scans whose whole period went by before they could start", labels=("connection",))
+    requests = CounterMetricFamily("holdfast_requests", "Requests sent to devices", labels=("connection",))
+    errors = CounterMetricFamily("holdfast_request_errors", "Requests that failed, by reason", labels=("connection", "reason"))
+    late = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=("connection",))
+    for name, stats in scans.items():
+        missed.add_metric((name,), stats.missed)
+        requests.add_metric((name,), stats.requests)
+        for reason, count in stats.errors.items():
+            errors.add_metric((name, reason), count)
+        late.add_metric((name,), _cumulated(stats.late_s), stats.late_sum_s)
+    return missed, requests, errors, late
+
+
+def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip([*map(str, LATENESS_BUCKETS_S), "+Inf"], counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets
+
+
+def _ledger(ledger: Ledger) -> Iterable[Metric]:
+    raise NotImplementedError
+
+
+class _Snapshots(Collector):
+    def __init__(self, take: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop) -> None:
+        self._take = take
+        self._loop = loop
+
+    def collect(self) -> Iterable[Metric]:
+        async def take() -> Snapshot:
+            return self._take()
+
+        return render(asyncio.run_coroutine_threadsafe(take(), self._loop).result(SNAPSHOT_TIMEOUT_S))
+
+
+@asynccontextmanager
+async def serving(host: str, port: int, take: Callable[[], Snapshot]) -> AsyncIterator[None]:
+    """Serve ``GET /metrics`` until left; ``port`` 0 serves nothing. Raises OSError when the port is taken."""
+    if port == 0:
+        yield
+        return
+    registry = CollectorRegistry(auto_describe=False)
+    server, thread = start_http_server(port, host, registry)
+    registry.register(_Snapshots(take, asyncio.get_running_loop()))
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        await asyncio.to_thread(thread.join)
