@@ -1,0 +1,79 @@
+# One command per intent, the same on a laptop and in CI. `make` alone lists them.
+# The environment lives in .venv and is made from the lock files. Run as root on Debian, a target installs the Debian
+# packages that it needs; otherwise it says which are missing (tools/packages).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+NODE := tests/peers/node
+SITE ?= site.yaml
+ARGS ?=
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header pyproject.toml build.in --extra all
+
+.PHONY: help demo test check bench long run docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@echo '  More arguments: make demo outage=20 for=60, make test ARGS="-k journal"'
+
+demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; shows data arriving (outage=S, for=S)
+	@tools/packages --optional mosquitto
+	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
+
+test: .venv/.dev $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/.made) ## every test, with real peers
+	@tools/packages mosquitto gcc pkg-config libmodbus-dev e2fsprogs
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev ## lint, format, types, import directions, generated documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
+
+bench: .venv/.dev ## speed, measured (minutes)
+	@tools/packages mosquitto gcc pkg-config libmodbus-dev
+	$(BIN)/python -m tests.bench $(ARGS)
+
+long: .venv/.dev ## the tests with their large figures (an hour or more)
+	@tools/packages mosquitto gcc pkg-config libmodbus-dev e2fsprogs
+	HOLDFAST_LONG=1 $(BIN)/python -m pytest $(ARGS)
+
+run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
+	$(BIN)/holdfast run $(SITE) $(ARGS)
+
+docs: .venv/.dev ## write the generated pages again
+	$(BIN)/python -m tools.generate_docs
+
+lock: .venv/.dev ## resolve the dependencies anew
+	$(COMPILE) --upgrade -o requirements.lock
+	$(COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove everything that was made, data of the demo included
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(NODE)/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@PYTHON="$(PYTHON)" tools/packages python3-venv
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements-dev.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ .venv/.demo
+
+$(NODE)/node_modules/.made: $(NODE)/package-lock.json
+	@tools/packages nodejs npm
+	npm ci --prefix $(NODE) --no-audit --no-fund
+	@touch $@
