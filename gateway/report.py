@@ -65,7 +65,10 @@ class ReportByException:
         key = (id(batch.device), batch.column)
         found = self._reported.get(key)
         if found is None:
-            found = self._reported[key] = (batch.device, _nothing_reported(batch.device, batch.column))  # holds the device: its id stays its own
+            found = self._reported[key] = (
+                batch.device,
+                _nothing_reported(batch.device, batch.column),
+            )  # holds the device: its id stays its own
         return found[1]
 
 

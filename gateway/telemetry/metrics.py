@@ -36,7 +36,10 @@ class Snapshot:
 def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger) -> Snapshot:
     """A copy that the loop will not change any more."""
     return Snapshot(
-        tuple(replace(one, counters=replace(one.counters, errors=one.counters.errors.copy(), dropped=one.counters.dropped.copy())) for one in links),
+        tuple(
+            replace(one, counters=replace(one.counters, errors=one.counters.errors.copy(), dropped=one.counters.dropped.copy()))
+            for one in links
+        ),
         {name: replace(one, late_s=list(one.late_s), errors=dict(one.errors)) for name, one in scans.items()},
         ledger,
     )
@@ -53,10 +56,14 @@ def _links(links: tuple[Status, ...]) -> Iterable[Metric]:
     up = GaugeMetricFamily("holdfast_link_up", "1 while the peer answers", labels=("kind", "name"))
     sessions = CounterMetricFamily("holdfast_link_sessions", "Times the peer was reached", labels=("kind", "name"))
     taken = CounterMetricFamily("holdfast_link_in", "Values (connection) or records (uplink) that came in", labels=("kind", "name"))
-    given = CounterMetricFamily("holdfast_link_out", "Values journalled (connection) or records acknowledged (uplink)", labels=("kind", "name"))
+    given = CounterMetricFamily(
+        "holdfast_link_out", "Values journalled (connection) or records acknowledged (uplink)", labels=("kind", "name")
+    )
     errors = CounterMetricFamily("holdfast_link_errors", "Errors by reason", labels=("kind", "name", "reason"))
     dropped = CounterMetricFamily("holdfast_link_dropped", "Dropped by reason", labels=("kind", "name", "reason"))
-    oldest = GaugeMetricFamily("holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing waits", labels=("kind", "name"))
+    oldest = GaugeMetricFamily(
+        "holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing waits", labels=("kind", "name")
+    )
     for link in links:
         who = (link.kind, link.name)
         up.add_metric(who, float(link.state is State.UP))
@@ -72,7 +79,9 @@ def _links(links: tuple[Status, ...]) -> Iterable[Metric]:
 
 
 def _scans(scans: dict[str, ScanStats]) -> Iterable[Metric]:
-    missed = CounterMetricFamily("holdfast_scans_missed", "Scans whose whole period went by before they could start", labels=("connection",))
+    missed = CounterMetricFamily(
+        "holdfast_scans_missed", "Scans whose whole period went by before they could start", labels=("connection",)
+    )
     requests = CounterMetricFamily("holdfast_requests", "Requests sent to devices", labels=("connection",))
     errors = CounterMetricFamily("holdfast_request_errors", "Requests that failed, by reason", labels=("connection", "reason"))
     late = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=("connection",))

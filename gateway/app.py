@@ -1,0 +1,177 @@
+"""The composition root: a site becomes a running appliance. Everything is named here and nothing is decided.
+
+Nobody but the command line and the demo imports this module. ``apply`` swaps only what differs: a connection or uplink
+whose part of the document is unchanged keeps running, with its session, its cursor and its aliases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gateway import config, control, links
+from gateway.config import model
+from gateway.connections import Connection
+from gateway.journal import Journal, Reader
+from gateway.latest import Latest
+from gateway.pipeline import pipeline
+from gateway.report import ReportByException
+from gateway.telemetry import metrics
+from gateway.uplink.plain import Plain
+from gateway.uplink.sparkplug import Sparkplug
+from protocols.clock import Clock, SystemClock
+from protocols.contract import Driver
+from protocols.model import ScanStats
+
+log = structlog.get_logger("holdfast.app")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A running connection and the task that keeps it."""
+
+    connection: Connection
+    task: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A running uplink and the task that keeps it."""
+
+    options: model.Uplink
+    status: links.Status
+    task: asyncio.Task[None]
+
+
+class Appliance:
+    """A running gateway. Made by ``running``."""
+
+    def __init__(self, journal: Journal, clock: Clock, drivers: Mapping[str, Driver], tasks: asyncio.TaskGroup) -> None:
+        self.journal = journal
+        self.latest = Latest()
+        self._report = ReportByException()
+        self._clock = clock
+        self._drivers = drivers
+        self._tasks = tasks
+        self._lines: dict[str, _Line] = {}
+        self._deliveries: dict[str, _Delivery] = {}
+        self._gateway: model.Gateway | None = None
+
+    @property
+    def statuses(self) -> list[links.Status]:
+        """How each connection and each uplink is, connections first."""
+        return [line.connection.status for line in self._lines.values()] + [one.status for one in self._deliveries.values()]
+
+    @property
+    def scan_stats(self) -> dict[str, ScanStats]:
+        """How punctual the scans of each connection are."""
+        return {name: line.connection.stats for name, line in self._lines.items()}
+
+    async def apply(self, site: model.Site) -> None:
+        """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
+        connections = {one.name: one for one in site.connections}
+        uplinks = {one.name: one for one in site.uplinks}
+        renamed = self._gateway != site.gateway
+        for name in [name for name, line in self._lines.items() if connections.get(name) != line.connection.options]:
+            await self._stop_connection(name)
+        for name in [name for name, one in self._deliveries.items() if renamed or uplinks.get(name) != one.options]:
+            await self._stop_uplink(name, for_good=name not in uplinks)
+        self._gateway = site.gateway
+        for name in connections.keys() - self._lines.keys():
+            self._start_connection(connections[name])
+        for name in uplinks.keys() - self._deliveries.keys():
+            self._start_uplink(uplinks[name], site.gateway)
+
+    async def stop(self) -> None:
+        """Stop scanning, make durable what was read, say goodbye to every broker."""
+        for name in list(self._lines):
+            await self._stop_connection(name)
+        for name in list(self._deliveries):
+            await self._stop_uplink(name, for_good=False)
+
+    def _start_connection(self, options: Any) -> None:  # Any: the driver's own Struct
+        driver = self._drivers[options.__struct_config__.tag]
+        devices = tuple(driver.devices(options))
+        connection = Connection(driver, options, devices, links.Status("connection", options.name))
+        for device in devices:
+            self.latest.add(device)
+        take = pipeline(self.latest, self._report, self.journal, connection.status.counters)
+        task = self._tasks.create_task(connection.keep(take, self._clock), name=f"connection {options.name}")
+        self._lines[options.name] = _Line(connection, task)
+        log.info("connection_started", name=options.name, devices=len(devices), tags=sum(len(device.tags) for device in devices))
+
+    async def _stop_connection(self, name: str) -> None:
+        line = self._lines.pop(name)
+        await links.cancel(line.task)
+        for device in line.connection.devices:
+            self.latest.remove(device)
+            self._report.forget(device)
+        log.info("connection_stopped", name=name)
+
+    def _start_uplink(self, options: model.Uplink, gateway: model.Gateway) -> None:
+        status = links.Status("uplink", options.name)
+        reader = self.journal.reader(options.name, options.start)
+        session = _UPLINKS[type(options)](options, gateway, reader, self.latest, self._clock, status)
+        task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"uplink {options.name}")
+        self._deliveries[options.name] = _Delivery(options, status, task)
+        log.info("uplink_started", name=options.name)
+
+    async def _stop_uplink(self, name: str, *, for_good: bool) -> None:
+        delivery = self._deliveries.pop(name)
+        await links.cancel(delivery.task)
+        if for_good:
+            self.journal.forget(name)
+        log.info("uplink_stopped", name=name, for_good=for_good)
+
+
+_MakeUplink = Callable[[Any, model.Gateway, Reader, Latest, Clock, links.Status], links.Session]  # Any: the key's own Struct
+
+
+def _sparkplug(
+    options: model.SparkplugUplink, gateway: model.Gateway, reader: Reader, latest: Latest, clock: Clock, status: links.Status
+) -> links.Session:
+    return Sparkplug(options, gateway, reader, latest, clock=clock, status=status).session
+
+
+def _plain(
+    options: model.PlainMqttUplink, gateway: model.Gateway, reader: Reader, latest: Latest, clock: Clock, status: links.Status
+) -> links.Session:
+    return Plain(options, gateway, reader, clock=clock, status=status).session
+
+
+_UPLINKS: dict[type, _MakeUplink] = {model.SparkplugUplink: _sparkplug, model.PlainMqttUplink: _plain}
+
+
+@asynccontextmanager
+async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -> AsyncIterator[Appliance]:
+    """Run ``site`` until left. ``base`` is the folder that relative paths in it start from.
+
+    Raises JournalBusy when another gateway uses the journal, OSError when the metrics port is taken. A part that fails
+    beyond what its link can mend ends the whole appliance, so that the service is started anew and nothing half works.
+    """
+    clock = clock or SystemClock()
+    journal = await Journal.open(site.journal, clock=clock, base=base)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            appliance = Appliance(journal, clock, config.drivers(), tasks)
+
+            def snapshot() -> metrics.Snapshot:
+                return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
+
+            async with (
+                control.serving(journal, config.folder(site.journal.path, base)),
+                metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot),
+            ):
+                await appliance.apply(site)
+                try:
+                    yield appliance
+                finally:
+                    await appliance.stop()
+    finally:
+        await journal.close()

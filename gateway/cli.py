@@ -1,0 +1,198 @@
+"""The command line: ``holdfast run | check | schema | sample | probe | journal | consume | demo``.
+
+Wiring only: each command turns arguments into a call and the result into text and an exit code. Exit codes: 0 fine, 1 it
+did not work, 2 the arguments or the site document are wrong. Results go to standard output, everything else to standard
+error, so that every command can be piped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+import uvloop
+
+from gateway import config, control, questions
+from gateway.config import model
+from gateway.journal import Journal, JournalBusy
+from gateway.service import serve
+from gateway.telemetry import logs
+from protocols.clock import SystemClock
+from protocols.contract import Problem
+
+T = TypeVar("T")
+
+FAILED: Final = 1
+WRONG: Final = 2
+
+SITE = click.argument("site", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="holdfast")
+def main() -> None:
+    """Holdfast: an industrial edge gateway that loses no reading silently."""
+
+
+@main.command()
+@SITE
+def run(site: Path) -> None:
+    """Run the gateway that SITE describes, until SIGTERM. SIGHUP applies the changed document."""
+    document = _loaded(site)
+    logs.configure(document.telemetry.log_level, document.telemetry.log_format)
+    try:
+        _run(serve(document, site))
+    except JournalBusy as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}: check the addresses, ports and folders in {site}")
+
+
+@main.command()
+@SITE
+def check(site: Path) -> None:
+    """Report everything that is wrong in SITE, with path and advice. Touches no network."""
+    document, problems = config.load(site)
+    if document is not None:
+        problems = [*problems, *config.check(document), *config.check_files(document, site.parent)]
+    _show(problems)
+    if any(problem.severity == "error" for problem in problems):
+        sys.exit(WRONG)
+    click.echo(f"{site}: no errors" + (f", {len(problems)} warnings" if problems else ""))
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the site document."""
+    click.echo(json.dumps(config.schema(), indent=2))
+
+
+@main.command()
+def sample() -> None:
+    """Print a commented sample of the site document."""
+    click.echo(config.sample(), nl=False)
+
+
+@main.command()
+@SITE
+@click.argument("connection")
+def probe(site: Path, connection: str) -> None:
+    """Ask the equipment behind CONNECTION whether SITE describes it rightly. Uses the network."""
+    document = _loaded(site)
+    options = next((one for one in document.connections if one.name == connection), None)
+    if options is None:
+        names = ", ".join(one.name for one in document.connections) or "none"
+        _fail(f"no connection is called {connection!r} in {site}; there is: {names}", WRONG)
+    report = _run(config.drivers()[options.__struct_config__.tag].probe(options))
+    for finding in report.findings:
+        click.echo(finding)
+    sys.exit(0 if report.ok else FAILED)
+
+
+@main.group()
+def journal() -> None:
+    """Look into the journal, of a running gateway or of one that is stopped."""
+
+
+@journal.command()
+@SITE
+def stat(site: Path) -> None:
+    """Print the ledger: what was appended, acknowledged, is pending, dropped or quarantined."""
+    _ask(site, questions.Stat())
+
+
+@journal.command()
+@SITE
+@click.option("--lane", type=click.Choice(["telemetry", "events"]), default="telemetry", show_default=True)
+@click.option("-n", "--records", type=click.IntRange(0, 100_000), default=10, show_default=True, help="How many records from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as records come (only of a running gateway).")
+def tail(site: Path, lane: str, records: int, follow: bool) -> None:
+    """Print the newest records, one line of JSON each."""
+    _ask(site, questions.Tail(lane=lane, records=records, follow=follow))
+
+
+@journal.command()
+@SITE
+def verify(site: Path) -> None:
+    """Read every record and check it; damaged ones are quarantined and counted."""
+    _ask(site, questions.Verify())
+
+
+@journal.command()
+@SITE
+@click.option("--lane", type=click.Choice(["telemetry", "events"]), default="telemetry", show_default=True)
+@click.option("--first", type=click.IntRange(0), default=0, help="First sequence number.")
+@click.option("--last", type=click.IntRange(0), default=None, help="Last sequence number; none goes to the end.")
+def export(site: Path, lane: str, first: int, last: int | None) -> None:
+    """Print records, and the gaps between them, one line of JSON each."""
+    _ask(site, questions.Export(lane=lane, first=first, last=last))
+
+
+def _ask(site: Path, question: questions.Request) -> None:
+    """Put ``question`` to the running gateway, or answer it from the journal of a stopped one."""
+    options = _loaded(site).journal
+    try:
+        _run(_print(options, site.parent, question))
+    except (control.ControlError, JournalBusy) as error:
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+
+
+async def _print(options: model.JournalOptions, base: Path, question: questions.Request) -> None:
+    async with aclosing(_answers(options, base, question)) as answers:
+        async for line in answers:
+            click.echo(json.dumps(line, ensure_ascii=False))
+
+
+async def _answers(options: model.JournalOptions, base: Path, question: questions.Request) -> AsyncIterator[dict[str, Any]]:  # Any: JSON
+    folder = config.folder(options.path, base)
+    try:
+        async with aclosing(control.ask(folder, question)) as answers:
+            async for line in answers:
+                yield line
+        return
+    except control.NotRunning:
+        if not folder.is_dir():
+            raise control.ControlError(f"there is no journal in {folder}: has this gateway ever run?") from None
+    stopped = await Journal.open(options, clock=SystemClock(), base=base)
+    try:
+        async with aclosing(questions.answer(stopped, question)) as answers:
+            async for line in answers:
+                yield line
+    finally:
+        await stopped.close()
+
+
+def _loaded(site: Path) -> model.Site:
+    """The document in ``site`` if nothing in it is wrong; otherwise says what is and exits."""
+    document, problems = config.load(site)
+    if document is not None:
+        problems = [*problems, *config.check(document)]
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if document is None or errors:
+        _show(errors)
+        _fail(f"{site}: {len(errors)} errors; nothing was started", WRONG)
+    return document
+
+
+def _show(problems: list[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"{problem.severity}: {problem.path or 'document'}: {problem.message}", err=True)
+        if problem.advice:
+            click.echo(f"    {problem.advice}", err=True)
+
+
+def _fail(text: str, code: int = FAILED) -> NoReturn:
+    click.echo(f"holdfast: {text}", err=True)
+    sys.exit(code)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutine is sent and yields is the loop's affair
+    return uvloop.run(work)

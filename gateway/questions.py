@@ -1,0 +1,87 @@
+"""What may be asked of a journal, and the answers, line by line: the same for a running gateway and a stopped one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from gateway import readable
+from gateway.journal import Journal, Lane, Lost, Record
+
+PORTION_RECORDS: Final = 500
+PORTION_BYTES: Final = 1024 * 1024
+
+Lines = AsyncIterator[dict[str, Any]]  # Any: JSON
+
+
+class Stat(msgspec.Struct, frozen=True, tag_field="ask", tag="stat"):
+    """The ledger, in one line."""
+
+
+class Verify(msgspec.Struct, frozen=True, tag_field="ask", tag="verify"):
+    """Read and check every record."""
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="tail"):
+    """The newest records; with ``follow``, and all that come until whoever asks goes away."""
+
+    lane: Literal["telemetry", "events"] = "telemetry"
+    records: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 10
+    follow: bool = False
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="export"):
+    """Records ``first`` to ``last`` (inclusive; None is the newest at the moment of asking), and the gaps between."""
+
+    lane: Literal["telemetry", "events"] = "telemetry"
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
+    last: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+Request = Stat | Verify | Tail | Export
+
+
+async def answer(journal: Journal, request: Request) -> Lines:
+    """The lines that answer ``request``."""
+    if isinstance(request, Stat):
+        yield msgspec.to_builtins(journal.ledger())
+    elif isinstance(request, Verify):
+        yield msgspec.to_builtins(await journal.verify())
+    elif isinstance(request, Export):
+        lane = Lane(request.lane)
+        end = journal.head(lane) if request.last is None else min(request.last + 1, journal.head(lane))
+        async for one in _span(journal, lane, request.first, end):
+            yield one
+    else:
+        async for one in _tail(journal, request):
+            yield one
+
+
+async def _tail(journal: Journal, request: Tail) -> Lines:
+    lane = Lane(request.lane)
+    end = journal.head(lane)
+    first = max(0, end - request.records)
+    while True:
+        async for one in _span(journal, lane, first, end):
+            yield one
+        if not request.follow:
+            return
+        await journal.wait({lane: end})
+        first, end = end, journal.head(lane)
+
+
+async def _span(journal: Journal, lane: Lane, first: int, end: int) -> Lines:
+    """Entries from ``first`` up to and without ``end``, read portion by portion so that memory stays bounded."""
+    while first < end:
+        entries = await journal.read(lane, first, max_records=PORTION_RECORDS, max_bytes=PORTION_BYTES, last=end - 1)
+        if not entries:
+            return
+        for one in entries:
+            yield readable.entry(one)
+        first = _after(entries[-1])
+
+
+def _after(one: Record | Lost) -> int:
+    return (one.last if isinstance(one, Lost) else one.seq) + 1
