@@ -49,6 +49,17 @@ class _Delivery:
     task: asyncio.Task[None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an uplink is made of, beside its options."""
+
+    gateway: model.Gateway
+    reader: Reader
+    latest: Latest
+    clock: Clock
+    status: links.Status
+
+
 class Appliance:
     """A running gateway. Made by ``running``."""
 
@@ -116,8 +127,8 @@ class Appliance:
 
     def _start_uplink(self, options: model.Uplink, gateway: model.Gateway) -> None:
         status = links.Status("uplink", options.name)
-        reader = self.journal.reader(options.name, options.start)
-        session = _UPLINKS[type(options)](options, gateway, reader, self.latest, self._clock, status)
+        parts = _Parts(gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, status)
+        session = _UPLINKS[type(options)](options, parts)
         task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"uplink {options.name}")
         self._deliveries[options.name] = _Delivery(options, status, task)
         log.info("uplink_started", name=options.name)
@@ -130,20 +141,15 @@ class Appliance:
         log.info("uplink_stopped", name=name, for_good=for_good)
 
 
-_MakeUplink = Callable[[Any, model.Gateway, Reader, Latest, Clock, links.Status], links.Session]  # Any: the key's own Struct
+def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session:
+    return Sparkplug(options, made_of.gateway, made_of.reader, made_of.latest, clock=made_of.clock, status=made_of.status).session
 
 
-def _sparkplug(
-    options: model.SparkplugUplink, gateway: model.Gateway, reader: Reader, latest: Latest, clock: Clock, status: links.Status
-) -> links.Session:
-    return Sparkplug(options, gateway, reader, latest, clock=clock, status=status).session
+def _plain(options: model.PlainMqttUplink, made_of: _Parts) -> links.Session:
+    return Plain(options, made_of.gateway, made_of.reader, clock=made_of.clock, status=made_of.status).session
 
 
-def _plain(
-    options: model.PlainMqttUplink, gateway: model.Gateway, reader: Reader, latest: Latest, clock: Clock, status: links.Status
-) -> links.Session:
-    return Plain(options, gateway, reader, clock=clock, status=status).session
-
+_MakeUplink = Callable[[Any, _Parts], links.Session]  # Any: the Struct that is its key in the table
 
 _UPLINKS: dict[type, _MakeUplink] = {model.SparkplugUplink: _sparkplug, model.PlainMqttUplink: _plain}
 

@@ -7,7 +7,6 @@ error, so that every command can be piped.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Coroutine

@@ -8,6 +8,7 @@ a broken answer cannot be taken for a whole one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,15 +38,12 @@ async def serving(journal: Journal, folder: Path) -> AsyncIterator[None]:
     """Answer questions about ``journal`` on ``folder/control.sock`` until left."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # whoever asked has gone: nobody is left to tell
             await _answer(journal, reader, writer)
-        except ConnectionError:
-            pass  # whoever asked has gone: nobody is left to tell
-        finally:
-            writer.close()
+        writer.close()
 
     with _short(folder) as path:
-        Path(path).unlink(missing_ok=True)  # left by a crash: the journal's lock says that nobody else serves
+        _unlink(path)  # left by a crash: the journal's lock says that nobody else serves
         mask = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(answer, path, limit=MAX_LINE)
@@ -55,7 +53,7 @@ async def serving(journal: Journal, folder: Path) -> AsyncIterator[None]:
             yield
         finally:
             server.close()
-            Path(path).unlink(missing_ok=True)
+            _unlink(path)
 
 
 async def ask(folder: Path, request: questions.Request) -> AsyncIterator[dict[str, Any]]:  # Any: JSON
@@ -94,7 +92,11 @@ async def _answer(journal: Journal, reader: asyncio.StreamReader, writer: asynci
     await writer.drain()
 
 
-class _short:  # noqa: N801 - reads as a verb at its two uses
+def _unlink(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+class _short:
     """A path to the socket that fits the 108 bytes of sockaddr_un(7) however deep the folder lies."""
 
     def __init__(self, folder: Path) -> None:

@@ -35,14 +35,12 @@ class Snapshot:
 
 def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger) -> Snapshot:
     """A copy that the loop will not change any more."""
-    return Snapshot(
-        tuple(
-            replace(one, counters=replace(one.counters, errors=one.counters.errors.copy(), dropped=one.counters.dropped.copy()))
-            for one in links
-        ),
-        {name: replace(one, late_s=list(one.late_s), errors=dict(one.errors)) for name, one in scans.items()},
-        ledger,
-    )
+    return Snapshot(tuple(_copied(link) for link in links), dict(scans), ledger)
+
+
+def _copied(link: Status) -> Status:
+    counters = replace(link.counters, errors=link.counters.errors.copy(), dropped=link.counters.dropped.copy())
+    return replace(link, counters=counters)
 
 
 def render(shot: Snapshot) -> Iterable[Metric]:
@@ -53,38 +51,34 @@ def render(shot: Snapshot) -> Iterable[Metric]:
 
 
 def _links(links: tuple[Status, ...]) -> Iterable[Metric]:
-    up = GaugeMetricFamily("holdfast_link_up", "1 while the peer answers", labels=("kind", "name"))
-    sessions = CounterMetricFamily("holdfast_link_sessions", "Times the peer was reached", labels=("kind", "name"))
-    taken = CounterMetricFamily("holdfast_link_in", "Values (connection) or records (uplink) that came in", labels=("kind", "name"))
-    given = CounterMetricFamily(
-        "holdfast_link_out", "Values journalled (connection) or records acknowledged (uplink)", labels=("kind", "name")
-    )
-    errors = CounterMetricFamily("holdfast_link_errors", "Errors by reason", labels=("kind", "name", "reason"))
-    dropped = CounterMetricFamily("holdfast_link_dropped", "Dropped by reason", labels=("kind", "name", "reason"))
-    oldest = GaugeMetricFamily(
-        "holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing waits", labels=("kind", "name")
-    )
+    who, why = ("kind", "name"), ("kind", "name", "reason")
+    up = GaugeMetricFamily("holdfast_link_up", "1 while the peer answers", labels=who)
+    sessions = CounterMetricFamily("holdfast_link_sessions", "Times the peer was reached", labels=who)
+    taken = CounterMetricFamily("holdfast_link_in", "Values (connection) or records (uplink) that came in", labels=who)
+    given = CounterMetricFamily("holdfast_link_out", "Values journalled (connection), records acknowledged (uplink)", labels=who)
+    errors = CounterMetricFamily("holdfast_link_errors", "Errors by reason", labels=why)
+    dropped = CounterMetricFamily("holdfast_link_dropped", "Dropped by reason", labels=why)
+    oldest = GaugeMetricFamily("holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing does", labels=who)
     for link in links:
-        who = (link.kind, link.name)
-        up.add_metric(who, float(link.state is State.UP))
-        sessions.add_metric(who, link.sessions)
-        taken.add_metric(who, link.counters.taken)
-        given.add_metric(who, link.counters.given)
-        oldest.add_metric(who, link.counters.oldest_ns / 1e9)
+        name = (link.kind, link.name)
+        up.add_metric(name, float(link.state is State.UP))
+        sessions.add_metric(name, link.sessions)
+        taken.add_metric(name, link.counters.taken)
+        given.add_metric(name, link.counters.given)
+        oldest.add_metric(name, link.counters.oldest_ns / 1e9)
         for reason, count in link.counters.errors.items():
-            errors.add_metric((*who, reason), count)
+            errors.add_metric((*name, reason), count)
         for reason, count in link.counters.dropped.items():
-            dropped.add_metric((*who, reason), count)
+            dropped.add_metric((*name, reason), count)
     return up, sessions, taken, given, errors, dropped, oldest
 
 
 def _scans(scans: dict[str, ScanStats]) -> Iterable[Metric]:
-    missed = CounterMetricFamily(
-        "holdfast_scans_missed", "Scans whose whole period went by before they could start", labels=("connection",)
-    )
-    requests = CounterMetricFamily("holdfast_requests", "Requests sent to devices", labels=("connection",))
-    errors = CounterMetricFamily("holdfast_request_errors", "Requests that failed, by reason", labels=("connection", "reason"))
-    late = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=("connection",))
+    by, why = ("connection",), ("connection", "reason")
+    missed = CounterMetricFamily("holdfast_scans_missed", "Scans that were skipped because their whole period went by", labels=by)
+    requests = CounterMetricFamily("holdfast_requests", "Requests sent to devices", labels=by)
+    errors = CounterMetricFamily("holdfast_request_errors", "Requests that failed, by reason", labels=why)
+    late = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=by)
     for name, stats in scans.items():
         missed.add_metric((name,), stats.missed)
         requests.add_metric((name,), stats.requests)
