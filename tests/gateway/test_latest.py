@@ -1,0 +1,53 @@
+"""The last value of every tag, by device and column kind."""
+
+from __future__ import annotations
+
+from gateway.latest import Latest
+from protocols.model import Kind, Quality, silence
+from tests.builders import batch, device, floats
+
+
+def test_before_the_first_answer_every_tag_waits_for_its_data() -> None:
+    at, latest = device(Kind.FLOAT32, Kind.BOOL, Kind.STRING, Kind.BYTES), Latest()
+    latest.add(at)
+    found = latest.batches(at)
+    assert sorted(slot for one in found for slot in one.tag.tolist()) == [0, 1, 2, 3]
+    assert {code for one in found for code in one.quality.tolist()} == {Quality.BAD_WAITING_FOR_INITIAL_DATA}
+    assert not latest.is_lost(at)
+
+
+def test_values_of_several_kinds_stand_by_their_slots() -> None:
+    at, latest = device(Kind.BOOL, Kind.FLOAT32, Kind.BOOL, Kind.UINT64), Latest()
+    latest.add(at)
+    latest.update(batch(at, [True, False], slots=[0, 2]))
+    latest.update(batch(at, [2**64 - 1], slots=[3]))
+    values = {slot: value for one in latest.batches(at) for slot, value in zip(one.tag.tolist(), one.value.tolist(), strict=True)}
+    assert values == {0: True, 2: False, 1: 0.0, 3: 2**64 - 1}
+
+
+def test_what_is_handed_out_does_not_change_later() -> None:
+    at, latest = floats(1), Latest()
+    latest.add(at)
+    before = latest.batches(at)[0]
+    latest.update(batch(at, [7.0]))
+    assert before.value.tolist() == [0.0]
+
+
+def test_a_device_is_lost_from_its_silence_until_its_next_answer() -> None:
+    at, latest = floats(1), Latest()
+    latest.add(at)
+    for one in silence(at, Quality.BAD_NO_COMMUNICATION, 1, lost=True):
+        latest.update(one)
+    assert latest.is_lost(at)
+    latest.update(batch(at, [1.0]))
+    assert not latest.is_lost(at)
+
+
+def test_a_batch_of_a_device_that_was_replaced_changes_nothing() -> None:
+    old, new, latest = floats(1), floats(1), Latest()
+    latest.add(old)
+    latest.add(new)
+    latest.update(batch(old, [1.0]))
+    assert latest.batches(new)[0].value.tolist() == [0.0]
+    latest.remove(old)
+    assert latest.devices() == [new]
