@@ -128,4 +128,4 @@ _CHANGED = {
     Column.OBJECT: _any_changed,
 }
 
-assert _NEVER_REPORTED not in iter(Quality)
+assert _NEVER_REPORTED not in {int(one) for one in Quality}

@@ -51,9 +51,9 @@ def test_a_percent_deadband_is_a_share_of_the_last_reported_value() -> None:
     assert [found[0] for found in seen if found] == [100.0, 110.1, 99.0]
 
 
-@pytest.mark.parametrize("tag", [{}, {"deadband": 5.0}, {"deadband_percent": 5.0}])
-def test_steps_to_and_from_nan_and_infinity_are_new_and_staying_there_is_not(tag: dict[str, float]) -> None:
-    at, report = floats(1, **tag), ReportByException()
+@pytest.mark.parametrize(("deadband", "percent"), [(0.0, 0.0), (5.0, 0.0), (0.0, 5.0)])
+def test_steps_to_and_from_nan_and_infinity_are_new_and_staying_there_is_not(deadband: float, percent: float) -> None:
+    at, report = floats(1, deadband=deadband, deadband_percent=percent), ReportByException()
     nan, inf = float("nan"), float("inf")
     steps = [1.0, nan, nan, inf, inf, -inf, 1.0, inf, 2.0, nan, 2.0]
     assert [bool(sifted(report.sift(batch(at, [step])))) for step in steps] == [True, True, False, True, False] + [True] * 6
