@@ -34,8 +34,8 @@ WALLS: Final = (
     Wall(inside=("protocols",), shut=("gateway", "tui", "tests")),
     Wall(inside=("gateway",), shut=("tui", "tests")),
     Wall(inside=("tui",), shut=("gateway", "protocols", "tests")),
-    Wall(inside=OURS, shut=("gateway.app",), but=("gateway.cli", "gateway.demo")),
-    Wall(inside=OURS, shut=("gateway.cli",)),
+    Wall(inside=OURS, shut=("gateway.app",), but=("gateway.cli", "gateway.service", "gateway.demo")),
+    Wall(inside=OURS, shut=("gateway.cli", "gateway.service"), but=("gateway.cli", "gateway.__main__")),
     Wall(inside=OURS, shut=("gateway.demo",), but=("gateway.cli", "gateway.demo")),
     Wall(inside=("gateway.journal",), shut=("gateway.uplink",)),
     Wall(
