@@ -49,6 +49,6 @@ async def test_it_carries_messages_and_comes_back_on_its_port(flavour: Flavour, 
 async def test_a_broker_that_does_not_start_says_why(tmp_path: Path) -> None:
     """A broker that ends at once is reported with what it said."""
     broken = Flavour("broken", "5", ("/bin/sh", "-c", "echo no licence; exit 3"), str)
-    with pytest.raises(NoBroker, match="broken did not start on .*: no licence"):
+    with pytest.raises(NoBroker, match=r"broken did not start on .*: no licence"):
         async with broker.running(tmp_path, SystemClock(), broken):
             pass
