@@ -1,1 +1,13 @@
-"""The Structs that are the configuration, and what derives from them: loading, checking, schema, sample, reference."""
+"""The Structs that are the configuration, and what derives from them: loading, checking, schema, sample, reference.
+
+``load`` reads a document, ``check`` judges it without touching anything, ``check_files`` looks at the files it names,
+``compare`` says what a reload has to do; ``schema`` and ``sample`` are drawn from the same Structs.
+"""
+
+from gateway.config.check import check, check_files
+from gateway.config.compare import Change, Parts, compare
+from gateway.config.document import Located
+from gateway.config.load import load, locate, resolve
+from gateway.config.model import Site
+
+__all__ = ["Change", "Located", "Parts", "Site", "check", "check_files", "compare", "load", "locate", "resolve"]

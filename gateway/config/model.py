@@ -14,7 +14,8 @@ from msgspec import Meta
 from protocols.secret import Secret
 from protocols.tls import Tls
 
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}$"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}(?!\n)$"
+MAX_AGE_S = 100 * 365 * 86400.0
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="A name without / + # so that it can be part of a topic.")]
 Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or IP address.")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -31,8 +32,8 @@ class JournalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The durable record of everything that happened."""
 
     path: Annotated[str, Meta(min_length=1, description="Folder of the journal; relative to the site document.")] = "./data/journal"
-    max_bytes: Annotated[int, Meta(ge=16 * 1024**2, description="Most bytes that the journal may take on disk.")] = 2 * 1024**3
-    max_age_s: Annotated[float, Meta(gt=0, description="Records older than this are dropped, in seconds.")] = 30 * 86400.0
+    max_bytes: Annotated[int, Meta(ge=16 * 1024**2, le=2**50, description="Most bytes that the journal may take on disk.")] = 2 * 1024**3
+    max_age_s: Annotated[float, Meta(gt=0, le=MAX_AGE_S, description="Records older than this are dropped, in seconds.")] = 30 * 86400.0
     commit_window_ms: Annotated[
         int, Meta(ge=1, le=60_000, description="How long records are gathered before they are made durable together, in milliseconds.")
     ] = 100
@@ -40,7 +41,7 @@ class JournalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Literal["drop-oldest", "drop-newest"], Meta(description="What is dropped, and counted, when the journal is full.")
     ] = "drop-oldest"
     min_free_bytes: Annotated[
-        int, Meta(ge=0, description="Free space that the journal leaves on its file system; it shrinks before it takes more.")
+        int, Meta(ge=0, le=2**50, description="Free space that the journal leaves on its file system; it shrinks before it takes more.")
     ] = 64 * 1024**2
 
 
@@ -126,5 +127,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ] = ()  # Any: the drivers' Structs are known only at run time
     uplinks: Annotated[tuple[Uplink, ...], Meta(max_length=32, description="Who receives the journal's records.")] = ()
     outage_budget_s: Annotated[
-        float, Meta(ge=0, description="Longest outage that the journal must hold, in seconds; checked against the configured rates.")
+        float,
+        Meta(
+            ge=0, le=MAX_AGE_S, description="Longest outage that the journal must hold, in seconds; checked against the configured rates."
+        ),
     ] = 72 * 3600.0

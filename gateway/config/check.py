@@ -1,0 +1,352 @@
+"""Everything that is wrong with a loaded site beyond what types and limits can say: a table of small rules.
+
+:func:`check` is pure and touches nothing: neither network nor files. :func:`check_files` looks whether the files that
+the site names are there. Each rule yields problems with the path of what it is about; a driver judges its own connections.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import stat
+import string
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+import msgspec
+
+from gateway.config import budget
+from gateway.config.document import show
+from gateway.config.drivers import Drivers, installed
+from gateway.config.load import did_you_mean, fields_of, steps_key
+from gateway.config.load import resolve as resolve_path
+from gateway.config.model import MqttUplink, PlainMqttUplink, Site, SparkplugUplink
+from protocols.contract import Driver, Problem
+from protocols.model import Device
+from protocols.secret import FromEnv, FromFile, SecretMissing
+from protocols.tls import Tls
+
+
+def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
+    """All problems of ``site``, errors and warnings, sorted by path. Touches nothing."""
+    drivers = installed() if drivers is None else drivers
+    found = [problem for rule in RULES for problem in rule(site)]
+    found.extend(_connections(site, drivers))
+    if not any(problem.severity == "error" for problem in found):
+        found.extend(_outage_budget(site, drivers))
+    return _sorted(found)
+
+
+def check_files(site: Site, base: FilePath) -> list[Problem]:
+    """What ``site`` names and this machine does not have. ``base`` is the folder of the site document.
+
+    Missing files are errors; what the service sees and this shell may not (environment, serial ports) are warnings.
+    """
+    return _sorted(problem for path, struct in structs(site) for problem in _struct_files(path, struct, base))
+
+
+def client_id(site: Site, uplink: MqttUplink) -> str:
+    """The MQTT client id of ``uplink``."""
+    return uplink.client_id or f"holdfast-{site.gateway.group}-{site.gateway.name}-{uplink.name}"
+
+
+def structs(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], msgspec.Struct]]:
+    """Every Struct in a configuration, outer before inner, each with its path."""
+    if isinstance(value, msgspec.Struct):
+        yield path, value
+        for one in fields_of(type(value)):
+            inner = getattr(value, one.name)
+            if isinstance(inner, msgspec.Struct | tuple | list):
+                yield from structs(inner, (*path, one.encode_name))
+    elif isinstance(value, tuple | list):
+        for index, inner in enumerate(value):
+            yield from structs(inner, (*path, index))
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    unique = {(one.path, one.message): one for one in problems}
+    return sorted(unique.values(), key=lambda one: (steps_key(one.path), one.severity, one.message))
+
+
+def _warning(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
+    return Problem(show(path), message, advice, "warning")
+
+
+def _error(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
+    return Problem(show(path), message, advice)
+
+
+# Connections
+
+
+def _connections(site: Site, drivers: Drivers) -> Iterator[Problem]:
+    for index, options in enumerate(site.connections):
+        driver = drivers[options.__struct_config__.tag]
+        for problem in driver.check(options):
+            path = f"connections[{index}]" + (f".{problem.path}" if problem.path and problem.path[0] != "[" else problem.path)
+            yield msgspec.structs.replace(problem, path=path)
+
+
+def _names(site: Site) -> Iterator[Problem]:
+    yield from _unique("connection", [(("connections", at, "name"), one.name) for at, one in enumerate(site.connections)])
+    yield from _unique("device", [((*path, "name"), device.name) for path, device in _devices(site)])
+    yield from _unique("uplink", [(("uplinks", at, "name"), one.name) for at, one in enumerate(site.uplinks)])
+    for path, device in _devices(site):
+        tags = [((*path, "tags", at, "name"), tag.name) for at, tag in enumerate(getattr(device, "tags", ()))]
+        yield from _unique("tag", tags, where=" in this device")
+
+
+def _devices(site: Site) -> Iterator[tuple[tuple[str | int, ...], Any]]:  # Any: each driver has its own device Struct
+    for at, connection in enumerate(site.connections):
+        for place, device in enumerate(getattr(connection, "devices", ())):
+            yield ("connections", at, "devices", place), device
+
+
+def _unique(what: str, names: list[tuple[tuple[str | int, ...], str]], where: str = "") -> Iterator[Problem]:
+    seen: dict[str, tuple[tuple[str | int, ...], str]] = {}
+    for path, name in names:
+        first, earlier = seen.setdefault(name.casefold(), (path, name))
+        if first == path:
+            continue
+        if earlier == name:
+            scope = where or " in the whole site"
+            yield _error(path, f"there are two {what}s {name!r}; the first is {show(first[:-1])}", f"give each a name of its own{scope}")
+        else:
+            advice = "some clouds and people do not tell them apart: rename one"
+            yield _warning(path, f"{what} {name!r} differs from {earlier!r} ({show(first[:-1])}) only in upper and lower case", advice)
+
+
+def _topic_names(site: Site) -> Iterator[Problem]:
+    """Connection and device names become levels of MQTT topics (MQTT 5, 4.7; Sparkplug 3.0, 4.1)."""
+    named: list[tuple[tuple[str | int, ...], str]] = [(("connections", at, "name"), one.name) for at, one in enumerate(site.connections)]
+    named += [((*path, "name"), device.name) for path, device in _devices(site)]
+    for path, name in named:
+        if any(sign in "/+#" or not sign.isprintable() for sign in name) or not name.strip():
+            yield _error(path, f"{name!r} cannot be part of a topic", "use letters, digits, _ - . and spaces; not / + #")
+    for path, device in _devices(site):
+        for at, tag in enumerate(getattr(device, "tags", ())):
+            if not tag.name.strip() or not tag.name.isprintable():
+                yield _error((*path, "tags", at, "name"), f"{tag.name!r} cannot be a tag's name", "use printable text")
+
+
+def _one_line_each(site: Site) -> Iterator[Problem]:
+    """Two connections to one endpoint would have two requests in flight on it, and read each other's answers."""
+    seen: dict[tuple[str, object], str] = {}
+    for at, connection in enumerate(site.connections):
+        if (endpoint := _endpoint(connection)) is None:
+            continue
+        key, field = endpoint
+        first = seen.setdefault(key, f"connections[{at}]")
+        if first != f"connections[{at}]":
+            what = key[0] if key[1] is None else f"{key[0]}:{key[1]}"
+            advice = f"make it one connection: move these devices under {first}"
+            yield _error(("connections", at, field), f"{first} already uses {what}; a line takes one request at a time", advice)
+
+
+def _endpoint(connection: object) -> tuple[tuple[str, object], str] | None:
+    serial = getattr(connection, "serial_port", None)
+    if isinstance(serial, str):
+        return (posixpath.normpath(serial), None), "serial_port"
+    host, port = getattr(connection, "host", None), getattr(connection, "port", None)
+    return ((host.casefold().rstrip("."), port), "host") if isinstance(host, str) and port is not None else None
+
+
+# Uplinks
+
+
+def _uplink_identities(site: Site) -> Iterator[Problem]:
+    """A broker disconnects the older of two clients with one id (MQTT 5, 3.1.4), so they would push each other out for ever."""
+    seen: dict[tuple[str, int, str], int] = {}
+    nodes: dict[tuple[str, int], int] = {}
+    for at, uplink in enumerate(site.uplinks):
+        for host, port in _brokers(uplink):
+            first = seen.setdefault((host, port, client_id(site, uplink)), at)
+            if first != at and site.uplinks[first].name != uplink.name:
+                message = f"uplinks[{first}] has the same client id on {host}:{port}: they would disconnect each other without end"
+                yield _error(("uplinks", at, "client_id"), message, "give each its own client_id, or none to have one made")
+            if isinstance(uplink, SparkplugUplink) and nodes.setdefault((host, port), at) != at:
+                message = (
+                    f"uplinks[{nodes[host, port]}] is this same Sparkplug edge node on {host}:{port}: consumers would see births mixed"
+                )
+                yield _error(("uplinks", at, "host"), message, "remove one of the two, or put the second broker into fallback of the first")
+
+
+def _brokers(uplink: MqttUplink) -> Iterator[tuple[str, int]]:
+    yield uplink.host.casefold(), uplink.port
+    for broker in getattr(uplink, "fallback", ()):
+        yield broker.host.casefold(), broker.port
+
+
+PLACEHOLDERS: Final[tuple[tuple[type[MqttUplink], str, tuple[str, ...]], ...]] = (
+    (PlainMqttUplink, "topic", ("group", "gateway", "connection", "device")),
+    (SparkplugUplink, "ledger_topic", ("group", "gateway")),
+)
+"""Which keys are topic templates, and what may stand in them."""
+
+
+def _topics(site: Site) -> Iterator[Problem]:
+    for at, uplink in enumerate(site.uplinks):
+        for kind, key, known in PLACEHOLDERS:
+            if isinstance(uplink, kind):
+                yield from _topic(("uplinks", at, key), getattr(uplink, key), known)
+
+
+def _topic(path: tuple[str | int, ...], topic: str, known: tuple[str, ...]) -> Iterator[Problem]:
+    possible = f"possible are {', '.join('{' + one + '}' for one in known)}"
+    try:
+        pieces = list(string.Formatter().parse(topic))
+    except ValueError:
+        yield _error(path, "a brace is left open", f"write {{device}}; {possible}")
+        return
+    for text, name, form, conversion in pieces:
+        if name is not None and (name not in known or form or conversion):
+            yield _error(path, f"{{{name}}} stands for nothing here", did_you_mean(name, list(known)) or possible)
+        if any(sign in "+#\0" or not sign.isprintable() for sign in text):
+            yield _error(
+                path, "a topic that is published to has no + or # or control characters", "they belong to subscriptions: remove them"
+            )
+    if topic.startswith("$"):
+        yield _error(path, "topics that begin with $ belong to the broker", "begin with something else")
+    if topic.startswith("spBv1.0/"):
+        yield _error(path, "topics under spBv1.0/ belong to Sparkplug", "begin with something else")
+
+
+def _links(site: Site) -> Iterator[Problem]:
+    for at, uplink in enumerate(site.uplinks):
+        path = ("uplinks", at)
+        if uplink.password is not None and uplink.tls is None and not is_loopback(uplink.host):
+            message = f"the password goes to {uplink.host} in the clear"
+            yield _warning((*path, "password"), message, "add tls: {ca_file: ...} and the broker's TLS port, mostly 8883")
+        if uplink.password is not None and not uplink.username and uplink.protocol == "3.1.1":
+            yield _error((*path, "username"), "MQTT 3.1.1 has no password without a user name", 'add username, or protocol: "5"')
+        if uplink.tls is None and uplink.port == 8883:
+            yield _warning(
+                (*path, "port"), "8883 is the port of MQTT over TLS, and tls is missing", "add tls: {}, or use the plain port, mostly 1883"
+            )
+        if uplink.tls is not None and uplink.port == 1883:
+            yield _warning((*path, "port"), "1883 is the port of MQTT without TLS, and tls is set", "mostly it is port: 8883")
+    if site.telemetry.metrics_port and not is_loopback(site.telemetry.metrics_host):
+        message = "metrics are served to the network without a password"
+        yield _warning(("telemetry", "metrics_host"), message, "keep 127.0.0.1, or limit who reaches the port")
+
+
+def _tls(site: Site) -> Iterator[Problem]:
+    for path, struct in structs(site):
+        if not isinstance(struct, Tls):
+            continue
+        if struct.key_file and not struct.cert_file:
+            yield _error(
+                (*path, "cert_file"), "there is a key_file and no certificate that it belongs to", "add cert_file, or remove key_file"
+            )
+        if struct.cert_file and not struct.key_file:
+            yield _warning(
+                (*path, "key_file"), "there is a cert_file and no key_file", "right only if the certificate's file holds its key too"
+            )
+        if struct.key_password is not None and not struct.cert_file:
+            yield _error(
+                (*path, "key_password"), "there is a password and no key that it opens", "add cert_file and key_file, or remove it"
+            )
+
+
+# The journal
+
+
+def _ages(site: Site) -> Iterator[Problem]:
+    if site.journal.max_age_s < site.outage_budget_s:
+        message = f"records die after {site.journal.max_age_s:g} s, before the outage budget of {site.outage_budget_s:g} s is over"
+        yield _error(("journal", "max_age_s"), message, "raise journal.max_age_s, or lower outage_budget_s")
+
+
+def _outage_budget(site: Site, drivers: Drivers) -> Iterator[Problem]:
+    devices = [device for options in site.connections for device in _driver_devices(options, drivers)]
+    busy, quiet = budget.busy(devices), budget.quiet(devices)
+    if busy.bytes_s * site.outage_budget_s <= site.journal.max_bytes:
+        return
+    sure = quiet.bytes_s * site.outage_budget_s > site.journal.max_bytes
+    rate = quiet if sure else busy
+    needed = rate.bytes_s * site.outage_budget_s
+    held = site.journal.max_bytes / rate.bytes_s
+    message = (
+        f"the journal holds {_span(held)} of an outage and not the {_span(site.outage_budget_s)} of outage_budget_s: "
+        f"{rate.values_s:,.0f} values/s are {rate.bytes_s:,.0f} bytes/s, {needed:,.0f} bytes"
+        f"{'' if sure else ' if every value changes at every scan'}, max_bytes is {site.journal.max_bytes:,}"
+    )
+    advice = (
+        f"raise journal.max_bytes to {_round_up(needed):,}, or read slower (scan_s), or report less (deadband with max_silence_s); "
+        f"or accept less with outage_budget_s: {_round_down(held)}"
+    )
+    yield Problem("journal.max_bytes", message, advice, "error" if sure else "warning")
+
+
+def _driver_devices(options: Any, drivers: Drivers) -> Iterable[Device]:  # Any: the driver's own Struct
+    driver: Driver = drivers[options.__struct_config__.tag]
+    return driver.devices(options)
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _round_up(size: float) -> int:
+    step = 16 * 1024**2
+    return -(-int(size) // step) * step
+
+
+def _round_down(seconds: float) -> int:
+    return int(seconds) // 60 * 60 if seconds >= 120 else int(seconds)
+
+
+# Files
+
+
+def _struct_files(path: tuple[str | int, ...], struct: msgspec.Struct, base: FilePath) -> Iterator[Problem]:
+    if isinstance(struct, FromFile):
+        yield from _file((*path, "path"), struct.path, base, private=True)
+    elif isinstance(struct, FromEnv):
+        yield from _environment((*path, "name"), struct)
+    for one in fields_of(type(struct)):
+        named = getattr(struct, one.name)
+        if one.name.endswith("_file") and isinstance(named, str) and named:
+            yield from _file((*path, one.encode_name), named, base, private=one.name == "key_file")
+        if one.name == "serial_port" and isinstance(named, str) and not resolve_path(named, base).exists():
+            yield _warning(
+                (*path, one.encode_name), f"{named} is not there", "plug the adapter in; its steady name is under /dev/serial/by-id/"
+            )
+
+
+def _file(path: tuple[str | int, ...], named: str, base: FilePath, *, private: bool) -> Iterator[Problem]:
+    file = resolve_path(named, base)
+    try:
+        state = file.stat()
+        with file.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        yield _error(path, f"{file} cannot be read: {reason}", "put the file there, mend the path, or let the service's user read it")
+        return
+    if private and state.st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH) & 0o007:
+        yield _warning(path, f"everybody on this machine may read {file}", f"chmod 640 {file}")
+
+
+def _environment(path: tuple[str | int, ...], secret: FromEnv) -> Iterator[Problem]:
+    try:
+        secret.read()
+    except SecretMissing:
+        yield _warning(path, "this environment variable is not set here", "set it in the service's environment")
+
+
+RULES: Final[tuple[Callable[[Site], Iterable[Problem]], ...]] = (
+    _names, _topic_names, _one_line_each, _uplink_identities, _topics, _links, _tls, _ages,
+)  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine's own addresses."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"

@@ -1,0 +1,221 @@
+"""Checking: each rule finds its mistake, with path and advice, and touches nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config import check, check_files, load
+from gateway.config.check import client_id, is_loopback
+from gateway.config.drivers import Drivers
+from gateway.config.model import Site
+from protocols.contract import Problem
+
+ISSUE = Path(__file__).with_name("issue.yaml")
+HEAD = "holdfast: 1\ngateway: {group: g, name: n}\n"
+TAG = "{name: t, at: 'coil:1', kind: bool}"
+
+
+def site_of(text: str, drivers: Drivers) -> Site:
+    site, problems = load((HEAD + text).encode(), drivers=drivers)
+    assert problems == []
+    assert site is not None
+    return site
+
+
+def found(text: str, drivers: Drivers) -> list[tuple[str, str, str]]:
+    return [(one.path, one.severity, one.message) for one in check(site_of(text, drivers), drivers=drivers)]
+
+
+def test_the_documents_example_has_no_problem_but_files(drivers: Drivers) -> None:
+    site, _ = load(ISSUE, drivers=drivers)
+    assert site is not None
+    assert check(site, drivers=drivers) == []
+    missing = [one.path for one in check_files(site, ISSUE.parent) if one.severity == "error"]
+    assert missing == ["uplinks[0].tls.ca_file", "uplinks[0].tls.cert_file", "uplinks[0].tls.key_file"]
+
+
+def boxes(*names: str, tags: str = "") -> str:
+    return "[" + ", ".join(f"{{name: {name}, tags: [{tags}]}}" for name in names) + "]"
+
+
+def tcp(name: str, host: str, devices: str = "[]", rest: str = "") -> str:
+    return f"  - {{name: {name}, type: modbus-tcp, host: {host}, devices: {devices}{rest}}}\n"
+
+
+def mqtt(name: str, rest: str = "", kind: str = "mqtt", host: str = "localhost") -> str:
+    return f"  - {{name: {name}, type: {kind}, host: {host}{', ' + rest if rest else ''}}}\n"
+
+
+RULES = [
+    ("connections:\n" + tcp("a", "h") + tcp("a", "i"), "connections[1].name", "error", "there are two connections 'a'"),
+    ("connections:\n" + tcp("a", "h") + tcp("A", "i"), "connections[1].name", "warning", "only in upper and lower case"),
+    (
+        "connections:\n" + tcp("a", "h", boxes("d")) + tcp("b", "i", boxes("d")),
+        "connections[1].devices[0].name",
+        "error",
+        "two devices 'd'",
+    ),
+    ("connections:\n" + tcp("a", "h", boxes("d", tags=f"{TAG}, {TAG}")), "connections[0].devices[0].tags[1].name", "error", "two tags 't'"),
+    ("connections:\n" + tcp("a", "h", boxes("d/e")), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
+    ("connections:\n" + tcp("a", "h", boxes('"d#"')), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
+    ("connections:\n" + tcp('"a+b"', "h"), "connections[0].name", "error", "cannot be part of a topic"),
+    ("connections:\n" + tcp("a", "h") + tcp("b", "H"), "connections[1].host", "error", "connections[0] already uses h:502"),
+    (
+        "connections:\n"
+        + "".join(f"  - {{name: {one}, type: modbus-rtu, serial_port: {port}}}\n" for one, port in [("a", "/dev/x"), ("b", "/dev//x")]),
+        "connections[1].serial_port",
+        "error",
+        "connections[0] already uses /dev/x",
+    ),
+    (
+        "connections:\n" + tcp("a", "h", boxes("d", tags="{name: t, at: 'holding:99999', kind: bool}")),
+        "connections[0].devices[0].tags[0].at",
+        "error",
+        "there is no register 99999",
+    ),
+    ("uplinks:\n" + mqtt("a") + mqtt("a"), "uplinks[1].name", "error", "two uplinks 'a'"),
+    ("uplinks:\n" + mqtt("a", "client_id: x") + mqtt("b", "client_id: x"), "uplinks[1].client_id", "error", "the same client id"),
+    ("uplinks:\n" + mqtt("a", kind="sparkplug") + mqtt("b", kind="sparkplug"), "uplinks[1].host", "error", "same Sparkplug edge node"),
+    ("uplinks:\n" + mqtt("a", 'topic: "x/{devise}"'), "uplinks[0].topic", "error", "{devise} stands for nothing here"),
+    ("uplinks:\n" + mqtt("a", 'topic: "x/{device.name}"'), "uplinks[0].topic", "error", "stands for nothing here"),
+    ("uplinks:\n" + mqtt("a", 'topic: "x/{device!r}"'), "uplinks[0].topic", "error", "stands for nothing here"),
+    ("uplinks:\n" + mqtt("a", 'topic: "x/{device"'), "uplinks[0].topic", "error", "a brace is left open"),
+    ("uplinks:\n" + mqtt("a", 'topic: "x/#"'), "uplinks[0].topic", "error", "has no + or #"),
+    ("uplinks:\n" + mqtt("a", 'topic: "$SYS/x"'), "uplinks[0].topic", "error", "belong to the broker"),
+    ("uplinks:\n" + mqtt("a", 'topic: "spBv1.0/x"'), "uplinks[0].topic", "error", "belong to Sparkplug"),
+    ("uplinks:\n" + mqtt("a", 'ledger_topic: "x/{device}"', "sparkplug"), "uplinks[0].ledger_topic", "error", "stands for nothing"),
+    ("uplinks:\n" + mqtt("a", "port: 8883"), "uplinks[0].port", "warning", "tls is missing"),
+    ("uplinks:\n" + mqtt("a", "tls: {}"), "uplinks[0].port", "warning", "tls is set"),
+    ("uplinks:\n" + mqtt("a", "password: {from: env, name: P}", host="h"), "uplinks[0].password", "warning", "goes to h in the clear"),
+    ("uplinks:\n" + mqtt("a", 'protocol: "3.1.1", password: {from: env, name: P}'), "uplinks[0].username", "error", "no password without"),
+    ("uplinks:\n" + mqtt("a", "port: 8883, tls: {key_file: k}"), "uplinks[0].tls.cert_file", "error", "no certificate"),
+    ("uplinks:\n" + mqtt("a", "port: 8883, tls: {cert_file: k}"), "uplinks[0].tls.key_file", "warning", "no key_file"),
+    ("connections:\n" + tcp("a", "h", rest=", tls: {key_file: k}"), "connections[0].tls.cert_file", "error", "no certificate"),
+    (
+        "uplinks:\n" + mqtt("a", "port: 8883, tls: {key_password: {from: env, name: P}}"),
+        "uplinks[0].tls.key_password",
+        "error",
+        "no key that it opens",
+    ),
+    ("telemetry: {metrics_host: 0.0.0.0, metrics_port: 9100}\n", "telemetry.metrics_host", "warning", "without a password"),
+    ("journal: {max_age_s: 3600}\n", "journal.max_age_s", "error", "before the outage budget"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "severity", "message"), RULES, ids=[f"{one[1]}: {one[3][:30]}" for one in RULES])
+def test_each_rule_finds_its_mistake_and_nothing_else(text: str, path: str, severity: str, message: str, drivers: Drivers) -> None:
+    problems = check(site_of(text, drivers), drivers=drivers)
+    (problem,) = problems
+    assert (problem.path, problem.severity) == (path, severity)
+    assert message in problem.message
+    assert problem.advice
+
+
+def test_all_mistakes_come_at_once_and_in_order(drivers: Drivers) -> None:
+    text = "uplinks:\n" + mqtt("a", 'topic: "x/#"') + mqtt("a", "port: 8883") + "connections:\n" + tcp("a", "h", boxes("d", "d/"))
+    assert [one[0] for one in found(text, drivers)] == [
+        "connections[0].devices[1].name",
+        "uplinks[0].topic",
+        "uplinks[1].name",
+        "uplinks[1].port",
+    ]
+
+
+def test_two_uplinks_on_one_broker_have_ids_of_their_own(drivers: Drivers) -> None:
+    text = "uplinks:\n" + mqtt("a") + mqtt("b")
+    assert found(text, drivers) == []
+    assert [client_id(site_of(text, drivers), one) for one in site_of(text, drivers).uplinks] == ["holdfast-g-n-a", "holdfast-g-n-b"]
+
+
+def test_one_client_id_on_two_brokers_is_right(drivers: Drivers) -> None:
+    assert found("uplinks:\n" + mqtt("a", "client_id: x") + mqtt("b", "client_id: x, port: 1884"), drivers) == []
+
+
+def test_two_sparkplug_uplinks_that_share_a_fallback_broker_clash(drivers: Drivers) -> None:
+    text = "uplinks:\n" + mqtt("a", "fallback: [{host: spare}]", "sparkplug") + mqtt("b", kind="sparkplug", host="spare")
+    assert [one[0] for one in found(text, drivers)] == ["uplinks[1].host"]
+
+
+def points(count: int, rest: str = "") -> str:
+    return ", ".join(f"{{name: t{at}, at: 'holding:{at}', kind: float32{rest}}}" for at in range(count))
+
+
+def test_an_outage_that_the_journal_cannot_hold_is_an_error_with_figures_and_ways_out(drivers: Drivers) -> None:
+    site = site_of("journal: {max_bytes: 100000000}\nconnections:\n" + tcp("a", "h", boxes("d", tags=points(100))), drivers)
+    (problem,) = check(site, drivers=drivers)
+    assert (problem.path, problem.severity) == ("journal.max_bytes", "error")
+    assert "100 values/s are 1,230 bytes/s" in problem.message
+    assert "22.6 h of an outage and not the 3 days" in problem.message
+    assert all(word in problem.advice for word in ("journal.max_bytes to 335,544,320", "scan_s", "deadband", "outage_budget_s: 81240"))
+
+
+def test_following_the_advice_mends_the_budget(drivers: Drivers) -> None:
+    connections = "connections:\n" + tcp("a", "h", boxes("d", tags=points(100)))
+    for line in ("journal: {max_bytes: 335544320}\n", "journal: {max_bytes: 100000000}\noutage_budget_s: 81240\n"):
+        assert check(site_of(line + connections, drivers), drivers=drivers) == []
+
+
+def test_deadbands_turn_the_budget_error_into_a_warning(drivers: Drivers) -> None:
+    tags = points(100, ", deadband: 1")
+    text = "journal: {max_bytes: 100000000}\nconnections:\n" + tcp("a", "h", boxes("d", tags=tags))
+    ((path, severity, message),) = found(text, drivers)
+    assert (path, severity) == ("journal.max_bytes", "warning")
+    assert "if every value changes at every scan" in message
+
+
+def test_files_that_are_there_are_no_problem(tmp_path: Path, drivers: Drivers) -> None:
+    for name in ("ca.pem", "cert.pem", "key.pem", "secret"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600)
+    rest = "port: 8883, tls: {ca_file: ca.pem, cert_file: cert.pem, key_file: ./key.pem}, username: u, password: {from: file, path: secret}"
+    assert check_files(site_of("uplinks:\n" + mqtt("a", rest), drivers), tmp_path) == []
+
+
+def files(rest: str, base: Path, drivers: Drivers) -> list[Problem]:
+    return check_files(site_of("uplinks:\n" + mqtt("a", rest), drivers), base)
+
+
+def test_a_secret_file_that_everybody_may_read_is_a_warning(tmp_path: Path, drivers: Drivers) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o644)
+    (problem,) = files("password: {from: file, path: secret}", tmp_path, drivers)
+    assert (problem.path, problem.severity) == ("uplinks[0].password.path", "warning")
+
+
+def test_a_secret_that_is_missing_is_said(tmp_path: Path, drivers: Drivers) -> None:
+    (problem,) = files("password: {from: file, path: secret}", tmp_path, drivers)
+    assert (problem.path, problem.severity) == ("uplinks[0].password.path", "error")
+    (problem,) = files("password: {from: env, name: HOLDFAST_TEST_NOT_SET}", tmp_path, drivers)
+    assert (problem.path, problem.severity) == ("uplinks[0].password.name", "warning")
+    assert files("password: {from: credential, name: broker}", tmp_path, drivers) == []
+
+
+def test_a_file_with_an_impossible_name_is_a_problem_and_not_a_crash(tmp_path: Path, drivers: Drivers) -> None:
+    (problem,) = files('password: {from: file, path: "a\\0b"}', tmp_path, drivers)
+    assert problem.path == "uplinks[0].password.path"
+
+
+def test_a_serial_port_that_is_not_there_is_a_warning(tmp_path: Path, drivers: Drivers) -> None:
+    site = site_of("connections: [{name: a, type: modbus-rtu, serial_port: /dev/no-such-port}]", drivers)
+    assert [(one.path, one.severity) for one in check_files(site, tmp_path)] == [("connections[0].serial_port", "warning")]
+
+
+def test_check_does_not_look_at_files(tmp_path: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, _ = load(ISSUE, drivers=drivers)
+    assert site is not None
+    opened: list[object] = []
+    monkeypatch.setattr(os, "stat", lambda *args, **_: opened.append(args))
+    monkeypatch.setattr("builtins.open", lambda *args, **_: opened.append(args))
+    check(site, drivers=drivers)
+    monkeypatch.undo()
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", True), ("::1", True), ("[::1]", True), ("LocalHost", True), ("10.0.0.5", False)]
+)
+def test_loopback_is_known(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
