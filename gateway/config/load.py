@@ -355,32 +355,28 @@ def _plain_expectation(core: TypeForm) -> str:
     return _WORDS.get(core, str(getattr(core, "__name__", core)))
 
 
+_LIMITS: Final = (
+    ("gt", " above {:.15g}"),
+    ("ge", " of at least {:.15g}"),
+    ("le", " of at most {:.15g}"),
+    ("lt", " below {:.15g}"),
+    ("multiple_of", " that is a multiple of {:.15g}"),
+    ("min_length", " with at least {} {noun}"),
+    ("max_length", " with at most {} {noun}"),
+    ("pattern", " like {}"),
+)
+
+
 def _limits(metas: list[msgspec.Meta], core: TypeForm) -> str:
+    limits: dict[str, Any] = {name: limit for meta in metas for name, _ in _LIMITS if (limit := getattr(meta, name)) is not None}
     text = ""
-    low = next((one.ge for one in metas if one.ge is not None), None)
-    high = next((one.le for one in metas if one.le is not None), None)
-    if low is not None and high is not None:
-        text += f" from {low:.15g} to {high:.15g}"
-        low = high = None
-    for meta in metas:
-        text += _limit(meta, low, high, core)
-    return text
-
-
-def _limit(meta: msgspec.Meta, low: float | None, high: float | None, core: TypeForm) -> str:
+    if "ge" in limits and "le" in limits:
+        text += f" from {limits.pop('ge'):.15g} to {limits.pop('le'):.15g}"
+    if limits.get("min_length") == 1:
+        text += " that is not empty"
+        limits.pop("min_length")
     noun = "characters" if core is str else "entries"
-    parts = (
-        (meta.gt is not None, f" above {meta.gt:.15g}"),
-        (low is not None and meta.ge is not None, f" of at least {meta.ge:.15g}"),
-        (high is not None and meta.le is not None, f" of at most {meta.le:.15g}"),
-        (meta.lt is not None, f" below {meta.lt:.15g}"),
-        (meta.multiple_of is not None, f" that is a multiple of {meta.multiple_of}"),
-        (bool(meta.min_length) and meta.min_length != 1, f" with at least {meta.min_length} {noun}"),
-        (meta.min_length == 1, " that is not empty"),
-        (meta.max_length is not None, f" with at most {meta.max_length} {noun}"),
-        (meta.pattern is not None, f" like {meta.pattern}"),
-    )
-    return "".join(text for holds, text in parts if holds)
+    return text + "".join(shape.format(limits[name], noun=noun) for name, shape in _LIMITS if name in limits)
 
 
 # What values look like, and what may have been meant
