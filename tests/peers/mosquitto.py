@@ -111,7 +111,7 @@ class Mosquitto:
             self._process = None
 
     def _write_settings(self) -> Path:
-        lines = [f"listener {self.port} {self.host}", "log_type all", "log_dest stdout", "connection_messages true"]
+        lines = [f"listener {self.port} {self.host}", "log_type all", "log_dest stderr", "connection_messages true"]
         if os.geteuid() == 0:
             lines.append("user root")  # else it becomes the user mosquitto, who may not read a test's folder
         lines += self._tls_lines() + self._access_lines()
