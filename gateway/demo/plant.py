@@ -97,6 +97,7 @@ def _set(part: str, attribute: str, cast: Callable[[Any], Value]) -> Callable[[P
 
 BOILER: Final = (
     Signal("steam/pressure", "holding:0", "float32", "bar", lambda p: p.boiler.pressure_bar, deadband=0.01),
+    Signal("burner/on", "coil:3", "bool", "", lambda p: p.boiler.burning),
     Signal("steam/temperature", "holding:2", "float32", "°C", lambda p: p.boiler.temperature_c, deadband=0.05),
     Signal("steam/flow", "holding:4", "float32", "t/h", lambda p: p.boiler.steam_t_h, deadband=0.02),
     Signal("drum/level", "holding:6", "float32", "%", lambda p: p.boiler.level_percent, deadband=0.05),
@@ -125,7 +126,6 @@ BOILER: Final = (
     Signal("burner/runtime", "input:15", "uint32", "h", lambda p: p.boiler.runtime_s / 3600, scale=0.01, little=True),
     Signal("model", "input:20", "string", "", lambda _: "FT-6000 sim", words=8),
     Signal("burner/enable", "coil:0", "bool", "", lambda p: p.boiler.enabled, write=_set("boiler", "enabled", bool)),
-    Signal("burner/on", "coil:3", "bool", "", lambda p: p.boiler.burning),
     Signal("flame", "discrete:0", "bool", "", lambda p: p.boiler.burning),
     Signal("safety/low-water", "discrete:1", "bool", "", lambda p: p.boiler.low_water),
     Signal("safety/high-pressure", "discrete:2", "bool", "", lambda p: p.boiler.high_pressure),
@@ -133,6 +133,7 @@ BOILER: Final = (
 
 TANK: Final = (
     Signal("level", "input:0", "int16", "m", lambda p: p.tank.level_m, scale=0.001),
+    Signal("pump/on", "discrete:0", "bool", "", lambda p: p.tank.pump_on),
     Signal("temperature", "input:1", "int16", "°C", lambda p: p.tank.water_c.value, scale=0.1),
     Signal("volume", "input:2", "float32", "m3", lambda p: p.tank.volume_m3, deadband=0.002),
     Signal("inflow", "input:4", "float32", "m3/h", lambda p: p.tank.inflow_m3_h, deadband=0.05),
@@ -148,7 +149,6 @@ TANK: Final = (
     Signal("level/stop", "holding:2", "float32", "m", lambda p: p.tank.stop_m, write=_set("tank", "stop_m", float)),
     Signal("pump/automatic", "coil:0", "bool", "", lambda p: p.tank.automatic, write=_set("tank", "automatic", bool)),
     Signal("pump/hand", "coil:1", "bool", "", lambda p: p.tank.hand_on, write=_set("tank", "hand_on", bool)),
-    Signal("pump/on", "discrete:0", "bool", "", lambda p: p.tank.pump_on),
     Signal("level/low", "discrete:1", "bool", "", lambda p: p.tank.low),
     Signal("level/high", "discrete:2", "bool", "", lambda p: p.tank.high),
 )
@@ -165,10 +165,10 @@ def float_meter(meter: Callable[[Plant], Meter], *, little: bool) -> tuple[Signa
 
     phases = ((0, "L1"), (1, "L2"), (2, "L3"))
     return (
+        row("power/total", 18, "kW", lambda m: m.kw, 0.05),
         *(row(f"voltage/{name}", 2 * i, "V", lambda m, i=i: m.volts[i], 0.1) for i, name in phases),  # type: ignore[misc]  # i is bound now
         *(row(f"current/{name}", 6 + 2 * i, "A", lambda m, i=i: m.amps[i], 0.05) for i, name in phases),  # type: ignore[misc]  # i is bound now
         *(row(f"power/{name}", 12 + 2 * i, "kW", lambda m, i=i: m.phase_kw[i], 0.02) for i, name in phases),  # type: ignore[misc]  # i is bound now
-        row("power/total", 18, "kW", lambda m: m.kw, 0.05),
         row("power/reactive", 20, "kvar", lambda m: m.reactive_kvar, 0.05),
         row("power/apparent", 22, "kVA", lambda m: m.apparent_kva, 0.05),
         row("power/factor", 30, "", lambda m: m.power_factor, 0.001),
@@ -186,9 +186,9 @@ def integer_meter(meter: Callable[[Plant], Meter]) -> tuple[Signal, ...]:
         return Signal(name, f"holding:{address}", kind, unit, lambda p: read(meter(p)), scale=scale)
 
     return (
+        row("power/total", 9, "int32", "W", lambda m: m.kw * 1000, 1.0),
         *(row(f"voltage/L{i + 1}", i, "uint16", "V", lambda m, i=i: m.volts[i], 0.1) for i in range(3)),  # type: ignore[misc]  # i is bound now
         *(row(f"current/L{i + 1}", 3 + 2 * i, "int32", "A", lambda m, i=i: m.amps[i], 0.001) for i in range(3)),  # type: ignore[misc]  # i is bound now
-        row("power/total", 9, "int32", "W", lambda m: m.kw * 1000, 1.0),
         row("power/reactive", 11, "int32", "var", lambda m: m.reactive_kvar * 1000, 1.0),
         row("power/factor", 13, "int16", "", lambda m: m.power_factor, 0.001),
         row("frequency", 14, "uint16", "Hz", lambda m: m.grid.frequency.value, 0.01),
