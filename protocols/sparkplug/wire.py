@@ -1,0 +1,34 @@
+"""The few protobuf primitives that prepared bytes need (protobuf encoding: varints, keys, length-delimited fields)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VARINT: Final = 0
+FIXED64: Final = 1
+BYTES: Final = 2
+FIXED32: Final = 5
+
+
+def varint(value: int) -> bytes:
+    """``value`` (0 to 2**64 - 1) as a minimal varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def key(field: int, wire_type: int) -> bytes:
+    return varint(field << 3 | wire_type)
+
+
+def number(field: int, value: int) -> bytes:
+    """A varint field; ``value`` is unsigned."""
+    return key(field, VARINT) + varint(value)
+
+
+def block(field: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return key(field, BYTES) + varint(len(content)) + content
