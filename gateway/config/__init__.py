@@ -9,5 +9,20 @@ from gateway.config.compare import Change, Parts, compare
 from gateway.config.document import Located
 from gateway.config.load import load, locate, resolve
 from gateway.config.model import Site
+from gateway.config.sample import sample
+from gateway.config.schema import schema
 
-__all__ = ["Change", "Located", "Parts", "Site", "check", "check_files", "compare", "load", "locate", "resolve"]
+__all__ = [
+    "Change",
+    "Located",
+    "Parts",
+    "Site",
+    "check",
+    "check_files",
+    "compare",
+    "load",
+    "locate",
+    "resolve",
+    "sample",
+    "schema",
+]

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from gateway.config.document import MAX_BYTES, MAX_PROBLEMS, Document, Located, Path, Plain, parse, parse_yaml, quote, show, steps
+from gateway.config.document import resolve as resolve_scalar
 from gateway.config.drivers import Broken, Drivers, installed
 from gateway.config.model import Site
 from protocols.contract import Problem
@@ -345,9 +346,13 @@ _WORDS: Final[dict[TypeForm, str]] = {
 }  # fmt: skip
 
 
+def _choice(value: Plain) -> str:
+    return quote(value) if isinstance(value, str) and not isinstance(resolve_scalar(value), str) else str(value)
+
+
 def _plain_expectation(core: TypeForm) -> str:
     if possible := choices(core):
-        return ("one of " if len(possible) > 1 else "") + ", ".join(str(one) for one in possible)
+        return ("one of " if len(possible) > 1 else "") + ", ".join(_choice(one) for one in possible)
     if item_of(core) is not None:
         return "a list"
     if entry_of(core) is not None or is_struct(core):
@@ -356,27 +361,42 @@ def _plain_expectation(core: TypeForm) -> str:
 
 
 _LIMITS: Final = (
-    ("gt", " above {:.15g}"),
-    ("ge", " of at least {:.15g}"),
-    ("le", " of at most {:.15g}"),
-    ("lt", " below {:.15g}"),
-    ("multiple_of", " that is a multiple of {:.15g}"),
-    ("min_length", " with at least {} {noun}"),
-    ("max_length", " with at most {} {noun}"),
+    ("gt", " above {}"),
+    ("ge", " of at least {}"),
+    ("le", " of at most {}"),
+    ("lt", " below {}"),
+    ("multiple_of", " that is a multiple of {}"),
+    ("min_length", " of at least {} {noun}"),
+    ("max_length", " of at most {} {noun}"),
     ("pattern", " like {}"),
+)
+
+
+_RANGES: Final = (
+    ("ge", "le", " from {} to {}"),
+    ("gt", "le", " above {} and up to {}"),
+    ("min_length", "max_length", " of {} to {} {noun}"),
 )
 
 
 def _limits(metas: list[msgspec.Meta], core: TypeForm) -> str:
     limits: dict[str, Any] = {name: limit for meta in metas for name, _ in _LIMITS if (limit := getattr(meta, name)) is not None}
+    noun = "characters" if core is str else "entries"
     text = ""
-    if "ge" in limits and "le" in limits:
-        text += f" from {limits.pop('ge'):.15g} to {limits.pop('le'):.15g}"
+    for low, high, shape in _RANGES:
+        if low in limits and high in limits:
+            text += shape.format(_number(limits.pop(low)), _number(limits.pop(high)), noun=noun)
     if limits.get("min_length") == 1:
         text += " that is not empty"
         limits.pop("min_length")
-    noun = "characters" if core is str else "entries"
-    return text + "".join(shape.format(limits[name], noun=noun) for name, shape in _LIMITS if name in limits)
+    if "pattern" in limits and (hint := next((meta.extra["hint"] for meta in metas if meta.extra and "hint" in meta.extra), "")):
+        text += f": {hint}"
+        limits.pop("pattern")
+    return text + "".join(shape.format(_number(limits[name]), noun=noun) for name, shape in _LIMITS if name in limits)
+
+
+def _number(limit: Any) -> str:  # Any: a limit of any kind
+    return f"{limit:.15g}" if isinstance(limit, float) else str(limit)
 
 
 # What values look like, and what may have been meant
@@ -427,7 +447,7 @@ def unit_of(key: str) -> str:
 def advise(value: Plain, form: TypeForm, key: str) -> str:
     """What somebody who wrote ``value`` where ``form`` is expected should write."""
     members = [unwrap(one)[0] for one in members_of(unwrap(form)[0])]
-    for advice in (*_text_advice(value, form, members, key), *_other_advice(value, members)):
+    for advice in (*_text_advice(value, form, members, key), *_other_advice(value, form, members)):
         if advice:
             return advice
     text = meaning(form)
@@ -459,8 +479,9 @@ def _number_advice(text: str, key: str) -> str:
     return f"write the number alone, in {unit}" if unit else "write the number alone"
 
 
-def _other_advice(value: Plain, members: list[TypeForm]) -> Iterator[str]:
-    if str in members and isinstance(value, bool | int | float):
+def _other_advice(value: Plain, form: TypeForm, members: list[TypeForm]) -> Iterator[str]:
+    texts = str in members or any(isinstance(one, str) for one in choices(form))
+    if texts and isinstance(value, bool | int | float):
         yield f'put it in quotes: "{describe(value).removeprefix("the number ")}"'
     if value is None:
         yield "give a value, or remove the key to have the default"

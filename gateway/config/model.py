@@ -16,7 +16,14 @@ from protocols.tls import Tls
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}(?!\n)$"
 MAX_AGE_S = 100 * 365 * 86400.0
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="A name without / + # so that it can be part of a topic.")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=NAME_PATTERN,
+        description="A name without / + # so that it can be part of a topic.",
+        extra={"hint": "letters, digits, _ . - and spaces, beginning with a letter, digit or _"},
+    ),
+]
 Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or IP address.")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -85,7 +92,13 @@ class SparkplugUplink(MqttUplink, frozen=True, forbid_unknown_fields=True, kw_on
     """Sparkplug B 3.0 to an MQTT broker."""
 
     primary_host: Annotated[
-        str, Meta(max_length=256, pattern=r"^[^/+#]*$", description="Host application id whose STATE decides; empty waits for none.")
+        str,
+        Meta(
+            max_length=256,
+            pattern=r"^[^/+#]*$",
+            extra={"hint": "without / + #"},
+            description="Host application id whose STATE decides; empty waits for none.",
+        ),
     ] = ""
     fallback: Annotated[tuple[Broker, ...], Meta(max_length=8, description="Further brokers, tried in order.")] = ()
     acknowledge: Annotated[
