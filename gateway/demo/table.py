@@ -119,9 +119,11 @@ def _uplink(view: View, width: int) -> Text:
 def _ledger(view: View, width: int) -> Text:
     one = view.account
     sign = (" = ", "green") if one.balances else (" ≠ ", "bold red")
-    left, acknowledged = (f"{one.appended:,}", "acked") if width < NARROW else (f"appended {one.appended:,}", "acknowledged")
-    right = f"{acknowledged} {one.acknowledged:,} + pending {one.pending:,} + dropped {one.dropped:,} + quarantined {one.quarantined:,}"
-    return Text.assemble(left, sign, right)
+    if width < NARROW:
+        rest = f"acked {one.acknowledged} + pending {one.pending} + dropped {one.dropped} + quarantined {one.quarantined}"
+        return Text.assemble(str(one.appended), sign, rest)
+    rest = f"acknowledged {one.acknowledged:,} + pending {one.pending:,} + dropped {one.dropped:,} + quarantined {one.quarantined:,}"
+    return Text.assemble(f"appended {one.appended:,}", sign, rest)
 
 
 def line(view: View) -> str:
