@@ -30,8 +30,10 @@ class Broken(Exception):
 class Installed(Mapping[str, Driver]):
     """The drivers of all installed distributions."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=GROUP)}
+    def __init__(self, package: str = "") -> None:
+        """``package``: only drivers of this package; empty for all."""
+        entries = [entry for entry in entry_points(group=GROUP) if entry.value.startswith(package)]
+        self._entries: dict[str, EntryPoint] = {entry.name: entry for entry in entries}
         self._loaded: dict[str, Driver] = {}
 
     def __getitem__(self, name: str) -> Driver:
@@ -53,6 +55,11 @@ class Installed(Mapping[str, Driver]):
 def installed() -> Drivers:
     """The installed drivers; looked up once a process."""
     return Installed()
+
+
+def own() -> Drivers:
+    """Holdfast's own drivers."""
+    return Installed("protocols.")
 
 
 def usable(drivers: Drivers) -> dict[str, Driver]:

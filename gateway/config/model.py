@@ -25,7 +25,7 @@ Name = Annotated[
     ),
 ]
 Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or IP address.")]
-Port = Annotated[int, Meta(ge=1, le=65535)]
+Port = Annotated[int, Meta(ge=1, le=65535, description="TCP port; brokers mostly use 1883, and 8883 with TLS.")]
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
