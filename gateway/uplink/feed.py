@@ -1,0 +1,221 @@
+"""Decides what an uplink sends next: events before telemetry, live before history, history at a bounded share of the link.
+
+*Live* is what was appended since the connection came up; it is sent in order as it comes. Everything older that is still
+pending, and everything that has to be sent again, is *history* (backfill): sent in order as well, flagged, and while live
+records flow only for ``backfill_share`` of the time: a portion of history that took the link for ``t`` is followed by a pause
+of ``t * (1 - share) / share``. Portions of history shrink until one takes no longer than PORTION_S, so that live records
+never wait long behind one, however slow the link is.
+
+If live itself falls behind by more than LIVE_LAG_S, what was skipped becomes history and live starts again at the newest
+record: its latency stays bounded. The order of a tag's values holds inside live and inside history.
+
+Nothing is remembered here that the journal does not know: what was sent and not acknowledged when a connection ends is
+pending in the journal, and :meth:`Feed.begin` makes it history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from gateway.journal.record import Lane, Lost, Record
+from gateway.uplink.spans import Spans
+from protocols.clock import Clock
+
+LIVE_LAG_S: Final = 5.0
+LIVE_TRAFFIC_S: Final = 2.0
+"""Live records count as flowing for so long after the last of them."""
+PORTION_S: Final = 0.5
+"""A portion of history should not take the link for longer."""
+LEAST_RECORDS: Final = 4
+PRIORITY: Final = (Lane.EVENTS, Lane.TELEMETRY)
+
+
+class Reader(Protocol):
+    """What a feed needs of the journal's reader (``gateway.journal``)."""
+
+    @property
+    def name(self) -> str: ...
+    def head(self, lane: Lane) -> int: ...
+    def pending(self, lane: Lane) -> tuple[tuple[int, int], ...]: ...
+    async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]: ...
+    def acknowledge(self, lane: Lane, first: int, last: int) -> None: ...
+    async def wait(self, lane_heads: Mapping[Lane, int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portion:
+    """A contiguous span of one lane in one epoch: what is sent, and acknowledged, together."""
+
+    lane: Lane
+    epoch: int
+    first: int
+    last: int
+    entries: list[Record | Lost]
+    historical: bool
+    previous: tuple[int, int] | None = None
+    """Epoch and seq of the record before ``first``, where this feed has seen it."""
+
+
+@dataclass(slots=True)
+class _LaneState:
+    live: int = 0
+    """The next seq that is sent as live."""
+    history: Spans = field(default_factory=Spans)
+    """What is to be sent as history."""
+    seen: dict[bool, tuple[int, int]] = field(default_factory=dict)
+    """By ``historical``: epoch and seq of the last record that was handed out."""
+
+
+class Feed:
+    """One uplink's view of the journal. One task calls ``begin`` and ``next``; any may call ``acknowledge`` and ``again``."""
+
+    def __init__(self, reader: Reader, *, clock: Clock, backfill_share: float, max_records: int, max_bytes: int) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._pause_factor = (1 - backfill_share) / backfill_share
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._lanes = {lane: _LaneState() for lane in PRIORITY}
+        self._wake = asyncio.Event()
+        self._history_records = max_records
+        self._history_began: float | None = None
+        self._pause_until = 0.0
+        self._live_at = float("-inf")
+
+    def begin(self) -> None:
+        """A new connection: whatever is pending now is history, and only what comes from now on is live."""
+        for lane, state in self._lanes.items():
+            state.live = self._reader.head(lane)
+            state.history = Spans((first, min(last, state.live - 1)) for first, last in self._reader.pending(lane))
+            state.seen.clear()
+        self._history_began = None
+        self._pause_until = 0.0
+
+    async def next(self) -> Portion:
+        """Wait for the next portion to send. Calling it again says that the one before has been handed to the link."""
+        self._note_history_done()
+        while True:
+            portion = await self._events() or await self._live(Lane.TELEMETRY) or await self._history_within_share()
+            if portion is not None:
+                return portion
+            await self._rest()
+
+    def acknowledge(self, portion: Portion) -> None:
+        """``portion`` was delivered: the journal may forget it."""
+        self._reader.acknowledge(portion.lane, portion.first, portion.last)
+
+    def again(self, portion: Portion) -> None:
+        """``portion`` was not delivered although the connection stands: it is sent again, as history."""
+        self._lanes[portion.lane].history.add(portion.first, portion.last)
+        self._wake.set()
+
+    def waiting(self, lane: Lane) -> int:
+        """How many records of ``lane`` have not been handed out on this connection."""
+        state = self._lanes[lane]
+        return state.history.count() + max(0, self._reader.head(lane) - state.live)
+
+    # ---- decisions
+
+    async def _events(self) -> Portion | None:
+        """Events are few and matter most: their history knows no share."""
+        return await self._live(Lane.EVENTS) or await self._history(Lane.EVENTS)
+
+    async def _live(self, lane: Lane) -> Portion | None:
+        state = self._lanes[lane]
+        if self._reader.head(lane) <= state.live:
+            return None
+        portion = await self._read(lane, state.live, None, self._max_records, historical=False)
+        if portion is None:
+            return None
+        if self._behind(portion):
+            head = self._reader.head(lane)
+            state.history.add(state.live, head - 1)
+            state.live = head
+            return None
+        state.live = portion.last + 1
+        if lane is Lane.TELEMETRY:
+            self._live_at = self._clock.monotonic()
+        return self._handed_out(portion)
+
+    def _behind(self, portion: Portion) -> bool:
+        """Its oldest record waited for too long. (A wall clock that jumps makes live history for once: nothing is lost.)"""
+        oldest = next((entry for entry in portion.entries if isinstance(entry, Record)), None)
+        return oldest is not None and self._clock.time_ns() - oldest.written_ns > LIVE_LAG_S * 1e9
+
+    async def _history_within_share(self) -> Portion | None:
+        if self._pause_left() > 0:
+            return None
+        portion = await self._history(Lane.TELEMETRY)
+        if portion is not None:
+            self._history_began = self._clock.monotonic()
+        return portion
+
+    async def _history(self, lane: Lane) -> Portion | None:
+        state = self._lanes[lane]
+        while (span := next(iter(state.history), None)) is not None:
+            portion = await self._read(lane, span[0], span[1], self._history_records, historical=True)
+            if portion is not None:
+                state.history.remove(portion.first, portion.last)
+                return self._handed_out(portion)
+            state.history.remove(*span)  # the journal has nothing there any more: it was settled meanwhile
+        return None
+
+    def _pause_left(self) -> float:
+        """Seconds until history may go on: none where live records have stopped to flow."""
+        now = self._clock.monotonic()
+        if now - self._live_at > LIVE_TRAFFIC_S:
+            return 0.0
+        return self._pause_until - now
+
+    def _note_history_done(self) -> None:
+        """The link took the last portion of history: pause for its share, and fit the next one to the link."""
+        if self._history_began is None:
+            return
+        now = self._clock.monotonic()
+        took = now - self._history_began
+        self._history_began = None
+        self._pause_until = now + took * self._pause_factor
+        if took > PORTION_S:
+            self._history_records = max(LEAST_RECORDS, int(self._history_records * PORTION_S / took))
+        elif took < PORTION_S / 2:
+            self._history_records = min(self._max_records, self._history_records * 2)
+
+    # ---- reading and waiting
+
+    async def _read(self, lane: Lane, first: int, last: int | None, records: int, *, historical: bool) -> Portion | None:
+        entries = await self._reader.read(lane, first, max_records=records, max_bytes=self._max_bytes, last=last)
+        if not entries:
+            return None
+        begin, end = _bounds(entries[0])[0], _bounds(entries[-1])[1]
+        seen = self._lanes[lane].seen.get(historical)
+        previous = seen if seen is not None and seen[1] == begin - 1 else None
+        return Portion(lane, entries[0].epoch, begin, end, entries, historical, previous)
+
+    def _handed_out(self, portion: Portion) -> Portion:
+        self._lanes[portion.lane].seen[portion.historical] = (portion.epoch, portion.last)
+        return portion
+
+    async def _rest(self) -> None:
+        """Until something is appended, something is to be sent again, or the pause of history is over."""
+        if self._wake.is_set():
+            self._wake.clear()
+            return
+        heads = {lane: state.live for lane, state in self._lanes.items()}
+        waits = {asyncio.ensure_future(self._reader.wait(heads)), asyncio.ensure_future(self._wake.wait())}
+        if len(self._lanes[Lane.TELEMETRY].history):
+            waits.add(asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + self._pause_left())))
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._wake.clear()
+        for wait in done:
+            wait.result()  # a reader's failure is the uplink's
+
+
+def _bounds(entry: Record | Lost) -> tuple[int, int]:
+    return (entry.seq, entry.seq) if isinstance(entry, Record) else (entry.first, entry.last)
