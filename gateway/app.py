@@ -7,16 +7,18 @@ whose part of the document is unchanged keeps running, with its session, its cur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from gateway import config, control, links
 from gateway.config import model
+from gateway.config.drivers import Drivers, installed
 from gateway.connections import Connection
 from gateway.journal import Journal, Reader
 from gateway.latest import Latest
@@ -26,7 +28,6 @@ from gateway.telemetry import metrics
 from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
 from protocols.clock import Clock, SystemClock
-from protocols.contract import Driver
 from protocols.model import ScanStats
 
 log = structlog.get_logger("holdfast.app")
@@ -63,7 +64,7 @@ class _Parts:
 class Appliance:
     """A running gateway. Made by ``running``."""
 
-    def __init__(self, journal: Journal, clock: Clock, drivers: Mapping[str, Driver], tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, journal: Journal, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup) -> None:
         self.journal = journal
         self.latest = Latest()
         self._report = ReportByException()
@@ -72,7 +73,7 @@ class Appliance:
         self._tasks = tasks
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
-        self._gateway: model.Gateway | None = None
+        self._site: model.Site | None = None
 
     @property
     def statuses(self) -> list[links.Status]:
@@ -86,18 +87,18 @@ class Appliance:
 
     async def apply(self, site: model.Site) -> None:
         """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
-        connections = {one.name: one for one in site.connections}
-        uplinks = {one.name: one for one in site.uplinks}
-        renamed = self._gateway != site.gateway
-        for name in [name for name, line in self._lines.items() if connections.get(name) != line.connection.options]:
+        change = config.compare(self._site or _nothing_of(site), site)
+        for name in (*change.connections.removed, *change.connections.changed):
             await self._stop_connection(name)
-        for name in [name for name, one in self._deliveries.items() if renamed or uplinks.get(name) != one.options]:
-            await self._stop_uplink(name, for_good=name not in uplinks)
-        self._gateway = site.gateway
-        for name in connections.keys() - self._lines.keys():
-            self._start_connection(connections[name])
-        for name in uplinks.keys() - self._deliveries.keys():
-            self._start_uplink(uplinks[name], site.gateway)
+        for name in (*change.uplinks.removed, *change.uplinks.changed):
+            await self._stop_uplink(name, for_good=name in change.uplinks.removed)
+        for connection in site.connections:
+            if connection.name not in change.connections.unchanged:
+                self._start_connection(connection)
+        for uplink in site.uplinks:
+            if uplink.name not in change.uplinks.unchanged:
+                self._start_uplink(uplink, site.gateway)
+        self._site = site
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
@@ -154,6 +155,11 @@ _MakeUplink = Callable[[Any, _Parts], links.Session]  # Any: the Struct that is 
 _UPLINKS: dict[type, _MakeUplink] = {model.SparkplugUplink: _sparkplug, model.PlainMqttUplink: _plain}
 
 
+def _nothing_of(site: model.Site) -> model.Site:
+    """What runs before anything does."""
+    return msgspec.structs.replace(site, connections=(), uplinks=())
+
+
 @asynccontextmanager
 async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -> AsyncIterator[Appliance]:
     """Run ``site`` until left. ``base`` is the folder that relative paths in it start from.
@@ -165,13 +171,13 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
     journal = await Journal.open(site.journal, clock=clock, base=base)
     try:
         async with asyncio.TaskGroup() as tasks:
-            appliance = Appliance(journal, clock, config.drivers(), tasks)
+            appliance = Appliance(journal, clock, installed(), tasks)
 
             def snapshot() -> metrics.Snapshot:
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
 
             async with (
-                control.serving(journal, config.folder(site.journal.path, base)),
+                control.serving(journal, config.resolve(site.journal.path, base)),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot),
             ):
                 await appliance.apply(site)

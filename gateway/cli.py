@@ -18,7 +18,8 @@ import click
 import uvloop
 
 from gateway import config, control, questions
-from gateway.config import model
+from gateway.config import Located, model
+from gateway.config.drivers import installed
 from gateway.journal import Journal, JournalBusy
 from gateway.service import serve
 from gateway.telemetry import logs
@@ -59,7 +60,7 @@ def check(site: Path) -> None:
     """Report everything that is wrong in SITE, with path and advice. Touches no network."""
     document, problems = config.load(site)
     if document is not None:
-        problems = [*problems, *config.check(document), *config.check_files(document, site.parent)]
+        problems = config.locate([*problems, *config.check(document), *config.check_files(document, site.parent)], site)
     _show(problems)
     if any(problem.severity == "error" for problem in problems):
         sys.exit(WRONG)
@@ -88,7 +89,7 @@ def probe(site: Path, connection: str) -> None:
     if options is None:
         names = ", ".join(one.name for one in document.connections) or "none"
         _fail(f"no connection is called {connection!r} in {site}; there is: {names}", WRONG)
-    report = _run(config.drivers()[options.__struct_config__.tag].probe(options))
+    report = _run(installed()[options.__struct_config__.tag].probe(options))
     for finding in report.findings:
         click.echo(finding)
     sys.exit(0 if report.ok else FAILED)
@@ -151,7 +152,7 @@ async def _print(options: model.JournalOptions, base: Path, question: questions.
 
 
 async def _answers(options: model.JournalOptions, base: Path, question: questions.Request) -> AsyncIterator[dict[str, Any]]:  # Any: JSON
-    folder = config.folder(options.path, base)
+    folder = config.resolve(options.path, base)
     try:
         async with aclosing(control.ask(folder, question)) as answers:
             async for line in answers:
@@ -173,7 +174,7 @@ def _loaded(site: Path) -> model.Site:
     """The document in ``site`` if nothing in it is wrong; otherwise says what is and exits."""
     document, problems = config.load(site)
     if document is not None:
-        problems = [*problems, *config.check(document)]
+        problems = config.locate([*problems, *config.check(document)], site)
     errors = [problem for problem in problems if problem.severity == "error"]
     if document is None or errors:
         _show(errors)
@@ -183,7 +184,8 @@ def _loaded(site: Path) -> model.Site:
 
 def _show(problems: list[Problem]) -> None:
     for problem in problems:
-        click.echo(f"{problem.severity}: {problem.path or 'document'}: {problem.message}", err=True)
+        line = f"line {problem.line}: " if isinstance(problem, Located) and problem.line else ""
+        click.echo(f"{problem.severity}: {line}{problem.path or 'document'}: {problem.message}", err=True)
         if problem.advice:
             click.echo(f"    {problem.advice}", err=True)
 
