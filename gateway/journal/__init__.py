@@ -1,1 +1,23 @@
 """The durable record of what happened: append-only, bounded, self-checking; many readers, each with a cursor."""
+
+from gateway.journal.journal import Journal, NotStored, Reader
+from gateway.journal.ledger import LaneLedger, Ledger, ReaderLane, VerifyReport
+from gateway.journal.record import DropReason, Lane, Lost, Record
+from gateway.journal.segment import StorageError
+from gateway.journal.store import JournalBusy
+
+__all__ = [
+    "DropReason",
+    "Journal",
+    "JournalBusy",
+    "Lane",
+    "LaneLedger",
+    "Ledger",
+    "Lost",
+    "NotStored",
+    "Reader",
+    "ReaderLane",
+    "Record",
+    "StorageError",
+    "VerifyReport",
+]

@@ -1,0 +1,728 @@
+"""A lane on disk: sealed segments and one that is appended to; opening after anything, rolling, reading, mending.
+
+Each segment holds records of one epoch, so the raw bytes of a file never mix two lives of the journal. An unclean end
+is followed by a new epoch in a new segment; the old one is looked at once, completed from what its WAL still holds,
+and sealed. What a segment should hold is known from its successor, so that what is absent is noticed, looked for in
+the raw bytes, and else counted in the book. Runs on the writer thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from gateway.journal import codec, salvage
+from gateway.journal.codec import PART_BITS, Definition, FrameKind, Unreadable
+from gateway.journal.ledger import Book, BookState, decode_state
+from gateway.journal.record import DropReason, Lane, Lost, Record
+from gateway.journal.segment import (
+    PAGE,
+    Broken,
+    Damaged,
+    DiskFull,
+    Row,
+    Segment,
+    StorageError,
+    contents,
+    side_files,
+    sync_folder,
+    translated,
+)
+from gateway.journal.spans import MISSING, QUARANTINED, Facts
+from protocols.model import Device
+
+log = structlog.get_logger("holdfast.journal")
+
+NAME: Final = re.compile(r"^(\d{1,20})-(\d{1,20})\.seg$")
+STATE_EVERY_S: Final = 1.0
+"""How long acknowledgements may wait for a commit that carries them."""
+OPEN_FOR_READING: Final = 2
+ROWS_AT_ONCE: Final = 4096
+CHECK_BYTES: Final = 1024 * 1024
+MOST_QUARANTINE: Final = 4 * 1024 * 1024
+PART_MASK: Final = (1 << PART_BITS) - 1
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Records of one lane that become durable together."""
+
+    first: int
+    next: int
+    """The seq after the last one. Seqs between that have no row are gaps that the book knows."""
+    rows: list[Row]
+    definitions: dict[int, Definition]
+    bytes: int
+    values: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(slots=True)
+class Damage:
+    """What opening or reading found wrong."""
+
+    repaired: list[str] = field(default_factory=list)
+    quarantined: int = 0
+    missing: int = 0
+
+
+class Chain:
+    """The segments of one lane."""
+
+    def __init__(self, folder: Path, lane: Lane, book: Book, definitions: dict[int, Definition], roll_bytes: int) -> None:
+        self.folder = folder
+        self.lane = lane
+        self.book = book
+        self.damage = Damage()
+        self.sealed: list[Segment] = []
+        """Everything but the active segment, oldest first."""
+        self.active: Segment | None = None
+        self.durable = 1
+        """Seq after the last durable record."""
+        self.told_bytes = 0
+        self.roll_bytes = roll_bytes
+        self.wal_pages = max(32, min(512, roll_bytes // 4 // PAGE))
+        """Length of the WAL at which it is moved into the file."""
+        self._definitions = definitions
+        self._reading: list[Segment] = []
+        self._state_at = float("-inf")
+        self._told_ns = 0
+        self._empty: list[Segment] = []
+        """Files without records, kept for their state until a newer one is durable."""
+        self._rescued: dict[Path, dict[int, bytes]] = {}
+        """Rows of damaged segments that could not be written anew."""
+
+    # opening
+
+    def open(self) -> bool:
+        """Find out what is there and mend it. Returns whether the last close was a clean one, so that the epoch goes on."""
+        with translated(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._tidy()
+            segments = self._found()
+        told, state = self._recall(segments)
+        if state is not None:
+            self.book.restore(state)
+            self._told_ns = state.trusted_ns
+        clean = bool(segments) and state is not None and self._resume(segments[-1], state)
+        self._take_over(segments, told, clean)
+        return clean
+
+    def _tidy(self) -> None:
+        for path in self.folder.glob(f"*{salvage.RESCUED}"):
+            salvage.finish(path.with_name(path.name.removesuffix(salvage.RESCUED)))
+        for path in self.folder.glob(f"*{salvage.TMP}"):
+            path.unlink()
+
+    def _found(self) -> list[Segment]:
+        """Segments by name, oldest first; one of which only the WAL is left is counted too."""
+        names = {path.name.removesuffix("-wal") for path in self.folder.iterdir()}
+        found: list[Segment] = []
+        for match in filter(None, map(NAME.match, names)):
+            epoch, first = int(match[1]), int(match[2])
+            segment = Segment(self.folder, self.lane, Facts(epoch, first, first - 1, 0, 0, 0, 0, 0))
+            segment.sealed = False
+            found.append(segment)
+        return sorted(found, key=lambda each: (each.facts.first, each.facts.epoch))
+
+    def _recall(self, segments: list[Segment]) -> tuple[dict[tuple[int, int], Facts], BookState | None]:
+        """Facts about sealed segments by epoch and first seq, and the newest state that can be read."""
+        told: dict[tuple[int, int], Facts] = {}
+        for segment in reversed(segments):
+            states: list[BookState] = []
+            for (kind, _), body in contents(self._entries(segment)).items():
+                if kind == FrameKind.FACTS:
+                    told = _facts(body) | told
+                elif kind == FrameKind.STATE and (state := decode_state(body)) is not None:
+                    states.append(state)
+            if states:
+                return told, max(states, key=lambda each: each.counter)
+        return told, None
+
+    def _entries(self, segment: Segment) -> list[bytes]:
+        """Every frame that is no record, from the file, and from its WAL even where SQLite ignores it."""
+        finds = salvage.Finds()
+        wal = salvage.read_raw(side_files(segment.path)[0])
+        salvage.search(wal, self.lane, segment.facts.epoch, finds)
+        try:
+            segment.sealed = not wal
+            return finds.entries + segment.entries()
+        except StorageError:
+            return salvage.look(segment.path, self.lane, segment.facts.epoch)[0].entries
+        finally:
+            segment.close()
+            segment.sealed = False
+
+    def _resume(self, segment: Segment, state: BookState) -> bool:
+        """Go on with the newest segment if it was closed cleanly and nobody touched it since."""
+        facts = state.active
+        if not state.clean or state.clean != _inode(segment.path) or _has_side_files(segment.path):
+            return False
+        if (facts.epoch, facts.first) != (segment.facts.epoch, segment.facts.first) or facts.bytes != segment.path.stat().st_size:
+            return False
+        try:
+            segment.open()
+            if segment.span(facts.first, facts.last)[0] != self._expected(facts.first, facts.last):
+                raise Damaged(f"{segment.path}: records are absent")
+            segment.known = {number for (kind, number) in contents(segment.entries()) if kind == FrameKind.DEFINITION}
+        except StorageError:
+            segment.abandon()
+            return False
+        segment.facts, segment.fill = facts, facts.bytes
+        return True
+
+    def _take_over(self, segments: list[Segment], told: dict[tuple[int, int], Facts], clean: bool) -> None:
+        """Settle for each segment what it holds, and count in the book what is absent between them."""
+        expected = self.book.first
+        for index, segment in enumerate(segments):
+            is_last = index == len(segments) - 1
+            limit = None if is_last else segments[index + 1].facts.first - 1
+            facts = told.get((segment.facts.epoch, segment.facts.first))
+            if is_last and clean:
+                self.active = segment
+            elif facts is not None and not is_last and _stands(segment, facts):
+                segment.facts, segment.sealed = facts, True
+            else:
+                self._close_unclean(segment, facts.last if facts is not None and not is_last else limit)
+            self._absent(expected, segment.facts.first - 1, segment.facts.epoch)
+            expected = max(expected, segment.facts.last + 1)
+            if segment is not self.active:
+                (self.sealed if segment.facts.last >= segment.facts.first else self._empty).append(segment)
+        if segments:
+            self._absent(expected, self.book.next - 1, segments[-1].facts.epoch)
+        self.book.next = self.durable = max(self.book.next, expected)
+
+    def _close_unclean(self, segment: Segment, limit: int | None) -> None:
+        """Complete an unsealed segment from what its WAL still holds, and seal it; search its raw bytes if that fails."""
+        finds = salvage.Finds()
+        salvage.search(salvage.read_raw(side_files(segment.path)[0]), self.lane, segment.facts.epoch, finds)
+        try:
+            if not segment.path.exists():
+                raise Damaged(f"{segment.path}: only its WAL is left")
+            segment.open()
+            self._complete(segment, salvage.whole(finds.rows))
+            count, first, last = segment.span(segment.facts.first, limit)
+            last = max(limit or 0, last)
+            if count and (first != segment.facts.first or count != self._expected(first, last)):
+                raise Damaged(f"{segment.path}: records are absent")
+            if limit is not None and limit >= segment.facts.first and not count:
+                raise Damaged(f"{segment.path}: all records are absent")
+            self._measure(segment, first if count else segment.facts.first, last if count else segment.facts.first - 1)
+            segment.seal()
+        except StorageError as error:
+            log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
+            self._mend(segment, limit)
+
+    def _complete(self, segment: Segment, rows: dict[int, bytes]) -> None:
+        """Put rows that were found in the WAL, and that SQLite does not see, back in their place."""
+        if not rows:
+            return
+        there = {row for row, _ in segment.rows(min(rows) >> PART_BITS, max(rows) >> PART_BITS, -1)}
+        absent = [(row, rows[row]) for row in sorted(rows.keys() - there)]
+        if absent:
+            log.info("records_rescued", segment=segment.path.name, rows=len(absent))
+            segment.commit(absent, (), [], [], sum(len(each) for _, each in absent))
+
+    def _expected(self, first: int, last: int) -> int:
+        return sum(b + 1 - a for a, b in self.book.gaps.outside(first, last))
+
+    def _measure(self, segment: Segment, first: int, last: int) -> None:
+        """Facts of a segment from its rows."""
+        facts = segment.facts
+        facts.first, facts.last, facts.values = first, last, 0
+        for row, each in self._scan(segment):
+            if row & PART_MASK == 0:
+                values, stamp = codec.peek(each)
+                facts.values += values
+                facts.first_ns = facts.first_ns or stamp
+                facts.last_ns = stamp
+        facts.closed_ns = facts.last_ns
+
+    def _scan(self, segment: Segment) -> Iterator[Row]:
+        """All rows of a segment, a few at a time."""
+        at, last = segment.facts.first, segment.facts.last
+        while at <= last:
+            rows = self._rows(segment, at, last, ROWS_AT_ONCE)
+            yield from rows
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            at = (rows[-1][0] >> PART_BITS) + 1
+
+    def _absent(self, first: int, last: int, epoch: int) -> None:
+        """Records that must have been there and are in no file."""
+        if first <= last:
+            lost = self.book.lose(first, last, epoch, MISSING)
+            if lost:
+                self.damage.missing += lost
+                log.warning("records_missing", lane=self.lane.value, first=first, last=last, records=lost)
+
+    # writing
+
+    def begin(self, epoch: int) -> None:
+        """A new epoch: seqs could have been used before."""
+        self.book.epoch = epoch
+        self.active = None
+
+    def commit(self, group: Group | None, now: float, trusted_ns: int) -> None:
+        """Make a group (and the book, where it is due) durable. A file that failed is left behind and the group goes
+        into a new one. Raises DiskFull or Broken; then nothing of the group is stored."""
+        if self.active is not None and self.active.fill < self.roll_bytes:
+            try:
+                self._commit(self.active, group, now, trusted_ns, ())
+                return
+            except DiskFull:
+                raise
+            except StorageError as error:
+                log.error("segment_failed", segment=self.active.path.name, trouble=str(error))
+                self._leave(self.active)
+        self._roll(group, now, trusted_ns)
+
+    def _commit(self, segment: Segment, group: Group | None, now: float, trusted_ns: int, known: Iterable[Facts]) -> None:
+        book = self.book
+        facts = _grown(segment.facts, group, trusted_ns)
+        due = book.urgent or (book.dirty and now - self._state_at >= STATE_EVERY_S) or group is None or known
+        durable = group.next if group is not None else self.durable
+        lane, epoch = self.lane, segment.facts.epoch
+        state = codec.frames(FrameKind.STATE, lane, epoch, *book.state(durable, 0, trusted_ns, facts)) if due else []
+        told = codec.frames(FrameKind.FACTS, lane, epoch, 0, msgspec.msgpack.encode(list(known))) if known else []
+        try:
+            segment.commit(
+                group.rows if group is not None else (),
+                group.definitions.values() if group is not None else (),
+                state,
+                told,
+                group.bytes if group is not None else 0,
+            )
+        except StorageError:
+            book.dirty = book.urgent = True
+            raise
+        segment.facts = facts
+        self.durable = durable
+        if state:
+            self._state_at = now
+        if segment.wal_pages >= self.wal_pages:
+            self._checkpoint(segment)
+
+    def _checkpoint(self, segment: Segment) -> None:
+        """What is committed is safe in the WAL: a checkpoint that fails for want of space is tried again later."""
+        try:
+            segment.checkpoint()
+        except DiskFull as error:
+            log.warning("checkpoint_deferred", segment=segment.path.name, trouble=str(error))
+        except StorageError as error:
+            log.error("segment_failed", segment=segment.path.name, trouble=str(error))
+            self._leave(segment)
+
+    def _roll(self, group: Group | None, now: float, trusted_ns: int) -> None:
+        """Go on in a new segment, which tells of all the others; then seal the one before."""
+        first = group.first if group is not None else self.durable
+        before = self.active
+        fresh = Segment(self.folder, self.lane, Facts(self.book.epoch, first, first - 1, 0, 0, 0, 0, trusted_ns))
+        if before is not None and before.path == fresh.path:
+            raise Broken(f"{fresh.path}: the segment is full without a record: the journal's limits are too small")
+        known = [each.facts for each in self.sealed]
+        if before is not None:
+            known.append(before.expected())
+        try:
+            fresh.open()
+            self._commit(fresh, group, now, trusted_ns, known or [fresh.facts])
+            with translated(self.folder):
+                sync_folder(self.folder)
+        except StorageError:
+            fresh.abandon()
+            _unlink(fresh.path)
+            raise
+        self.active = fresh
+        if before is not None:
+            self.sealed.append(before)
+            self.seal_up(before)
+        for empty in self._empty:
+            _unlink(empty.path)
+        self._empty = []
+
+    def seal_up(self, segment: Segment) -> None:
+        """Seal a segment that is not written any more; where the disk refuses it stays readable and is tried again."""
+        try:
+            if segment.writable:
+                segment.seal()
+            elif not segment.sealed:
+                self._mend(segment, segment.facts.last)
+        except StorageError as error:
+            log.warning("seal_deferred", segment=segment.path.name, trouble=str(error))
+
+    def unsealed(self) -> list[Segment]:
+        return [each for each in self.sealed if not each.sealed]
+
+    def _leave(self, segment: Segment) -> None:
+        """Never write to this file again."""
+        segment.abandon()
+        self.active = None
+        if segment.facts.last >= segment.facts.first:
+            self.sealed.append(segment)
+        else:
+            _unlink(segment.path)
+
+    def close(self, now: float, trusted_ns: int) -> None:
+        """Store the book, marked as closed cleanly, and leave one file a segment. Raises StorageError."""
+        for segment in self._reading:
+            segment.close()
+        self._reading = []
+        if self.active is None:
+            if not self.book.dirty and not self._empty:
+                return
+            self._roll(None, now, trusted_ns)
+        active = self.active
+        assert active is not None
+        self._park(active, trusted_ns)
+
+    def _park(self, segment: Segment, trusted_ns: int) -> None:
+        segment.checkpoint()
+        segment.facts.bytes = 0
+        for _ in range(2):  # the first state may lengthen the file, whose size the second one tells
+            segment.facts.bytes = segment.length()
+            content = self.book.state(self.durable, _inode(segment.path), trusted_ns, segment.facts)
+            segment.commit((), (), codec.frames(FrameKind.STATE, self.lane, segment.facts.epoch, *content), [], 0)
+        segment.park()
+
+    def let_go(self) -> None:
+        """Close every file as it is."""
+        for segment in (*self.sealed, *self._empty, *([self.active] if self.active else [])):
+            segment.abandon()
+
+    def highest_epoch(self) -> int:
+        segments = (*self.sealed, *self._empty, *([self.active] if self.active else []))
+        return max([self.book.epoch, *(each.facts.epoch for each in segments)])
+
+    def newest_ns(self) -> int:
+        """Trusted time at which something was last stored; 0 where nothing is."""
+        return max([self._told_ns, *(each.facts.closed_ns for each in self.sealed)])
+
+    def settled(self, segment: Segment) -> bool:
+        return self.book.settled(segment.facts.first, segment.facts.last)
+
+    # room
+
+    def oldest(self) -> Segment | None:
+        """The oldest segment that may be removed."""
+        return self.sealed[0] if self.sealed else None
+
+    def retire(self, segment: Segment, cause: str, now: float, trusted_ns: int) -> None:
+        """Remove the oldest segment: count first, durably, then unlink. Raises Broken if the file cannot be removed."""
+        facts = segment.facts
+        self.book.retire(facts.first, facts.last, facts.epoch, cause)
+        try:
+            self.commit(None, now, trusted_ns)
+        except StorageError as error:
+            log.warning("count_deferred", lane=self.lane.value, trouble=str(error))  # unlinking makes the room it lacks
+        segment.abandon()
+        if segment in self._reading:
+            self._reading.remove(segment)
+        with translated(segment.path):
+            _unlink(segment.path)
+            sync_folder(self.folder)
+        self.sealed.remove(segment)
+        self._rescued.pop(segment.path, None)
+        log.info("segment_removed", lane=self.lane.value, first=facts.first, last=facts.last, cause=cause)
+
+    def size(self) -> int:
+        """Bytes on disk, side files included."""
+        self.told_bytes = sum(each.size() for each in (*self.sealed, *self._empty)) + (self.active.size() if self.active else 0)
+        return self.told_bytes
+
+    def segments(self) -> list[Segment]:
+        return [*self.sealed, *([self.active] if self.active is not None else [])]
+
+    def stamp(self, seq: int) -> int:
+        """UTC stamp at or shortly before record ``seq``; 0 where it is in no file."""
+        segment = self._holding(seq)
+        return segment.facts.first_ns if segment is not None else 0
+
+    # reading
+
+    def read(self, first: int, last: int, max_records: int, max_bytes: int) -> list[Record | Lost]:
+        """What is stored of ``first`` to ``last``, gaps as Lost, all of one epoch."""
+        found: list[Record | Lost] = []
+        size = 0
+        at, last = first, min(last, self.durable - 1)
+        while at <= last and len(found) < max_records and (size < max_bytes or not found):
+            gap = self._gap(at, last)
+            if gap is not None:
+                if found and found[0].epoch != gap.epoch:
+                    break
+                found.append(gap)
+                at = gap.last + 1
+                continue
+            segment = self._holding(at)
+            if segment is None:
+                self._absent(at, self._before_next(at, last), self.book.epoch)
+                continue
+            if found and found[0].epoch != segment.facts.epoch:
+                break
+            records, size = self._records(segment, at, last, max_records - len(found), size, max_bytes)
+            if not records:
+                self._mend(segment, segment.facts.last)
+                continue
+            found += records
+            at = records[-1].seq + 1
+        return found
+
+    def _gap(self, at: int, last: int) -> Lost | None:
+        with self.book.lock:
+            gaps = self.book.gaps.within(at, at)
+            if gaps:
+                _, end, epoch, reason = self.book.gaps.spanning(at)
+                return Lost(epoch, at, min(end, last), reason)
+            if at < self.book.first:  # so long gone that nobody remembers why
+                return Lost(self._first_epoch(), at, min(self.book.first - 1, last), DropReason.FULL)
+        return None
+
+    def _first_epoch(self) -> int:
+        segments = self.sealed or ([self.active] if self.active else [])
+        return segments[0].facts.epoch if segments else self.book.epoch
+
+    def _holding(self, seq: int) -> Segment | None:
+        active, sealed = self.active, self.sealed
+        if active is not None and active.facts.first <= seq <= active.facts.last:
+            return active
+        index = bisect_right(sealed, seq, key=lambda each: each.facts.first) - 1
+        return sealed[index] if index >= 0 and seq <= sealed[index].facts.last else None
+
+    def _before_next(self, seq: int, last: int) -> int:
+        starts = [each.facts.first for each in (*self.sealed, *([self.active] if self.active else [])) if each.facts.first > seq]
+        return min([last, *(start - 1 for start in starts)])
+
+    def _records(self, segment: Segment, first: int, last: int, most: int, size: int, max_bytes: int) -> tuple[list[Record], int]:
+        """Records from ``first`` on without a hole; stops before anything that is not as it was written."""
+        last = min(last, segment.facts.last)
+        records: list[Record] = []
+        try:
+            rows = self._rows(segment, first, last, min(most, ROWS_AT_ONCE))
+            for expected, parts in enumerate(_by_record(rows), first):
+                if parts[0][0] >> PART_BITS != expected:
+                    break
+                head, body = codec.join([each for _, each in parts])
+                if head.seq != expected:
+                    break
+                records.append(codec.unpack(head, body, self._device(head.definition, segment)))
+                size += len(body)
+                if size >= max_bytes:
+                    break
+        except Unreadable as error:
+            log.warning("record_damaged", segment=segment.path.name, trouble=str(error))
+        except StorageError as error:
+            log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
+        return records, size
+
+    def _rows(self, segment: Segment, first: int, last: int, limit: int) -> list[Row]:
+        """Rows in order; never ends in the middle of a record, but where its parts are absent."""
+        rescued = self._rescued.get(segment.path)
+        if rescued is not None:
+            ids = sorted(row for row in rescued if first <= row >> PART_BITS <= last)
+            return [(row, rescued[row]) for row in ids]
+        self._keep_open(segment)
+        rows = segment.rows(first, last, limit)
+        if rows and len(rows) == limit:
+            final = rows[-1][0] >> PART_BITS
+            rows = [row for row in rows if row[0] >> PART_BITS != final] + segment.rows(final, final, -1)
+        return rows
+
+    def _keep_open(self, segment: Segment) -> None:
+        """At most a few sealed segments are open for reading."""
+        if segment.writable:
+            return
+        if segment in self._reading:
+            self._reading.remove(segment)
+        self._reading.append(segment)
+        for each in self._reading[:-OPEN_FOR_READING]:
+            each.close()
+        del self._reading[:-OPEN_FOR_READING]
+
+    def _device(self, number: int, segment: Segment) -> Device:
+        if number not in self._definitions:
+            self._learn(segment)
+        if number not in self._definitions:
+            for each in (*self.sealed, *([self.active] if self.active else [])):
+                self._learn(each)
+        try:
+            return self._definitions[number].device
+        except KeyError:
+            raise Unreadable("the definition of its device is lost") from None
+
+    def _learn(self, segment: Segment) -> None:
+        """Definitions from a segment into the common store of them."""
+        try:
+            frames = segment.entries()
+        except StorageError:
+            frames = salvage.look(segment.path, self.lane, segment.facts.epoch)[0].entries
+        for (kind, number), body in contents(frames).items():
+            if kind == FrameKind.DEFINITION and number not in self._definitions:
+                with contextlib.suppress(Unreadable):
+                    self._definitions[number] = codec.undefine(number, body)
+
+    # mending
+
+    def _mend(self, segment: Segment, limit: int | None) -> None:
+        """Find every intact record in the raw bytes, write them anew, count what is absent."""
+        if segment is self.active:
+            self._leave(segment)
+        segment.abandon()
+        finds, raw = salvage.look(segment.path, self.lane, segment.facts.epoch)
+        rows = {
+            row: each
+            for row, each in sorted(salvage.whole(finds.rows).items())
+            if segment.facts.first <= row >> PART_BITS <= (limit if limit is not None else row >> PART_BITS)
+        }
+        rows = self._readable(rows, finds)
+        last = max(limit or 0, max((row >> PART_BITS for row in rows), default=segment.facts.first - 1))
+        self._count_absent(segment, rows, last, set(finds.damaged.values()))
+        self.damage.repaired.append(segment.path.name)
+        try:
+            salvage.rewrite(segment.path, rows.items(), self._kept_entries(segment, finds, rows))
+            self._rescued.pop(segment.path, None)
+            segment.sealed = True
+        except StorageError as error:
+            log.warning("repair_deferred", segment=segment.path.name, trouble=str(error))
+            self._rescued[segment.path] = rows
+            segment.sealed = False
+        segment.facts.last = last
+        segment.facts.bytes = segment.path.stat().st_size if segment.sealed else 0
+        _remeasure(segment.facts, rows.values())
+        self.quarantine(segment, raw, finds)
+
+    def _readable(self, rows: dict[int, bytes], finds: salvage.Finds) -> dict[int, bytes]:
+        """Without the records whose device nobody knows any more."""
+        for (kind, number), body in contents(finds.entries).items():
+            if kind == FrameKind.DEFINITION and number not in self._definitions:
+                with contextlib.suppress(Unreadable):
+                    self._definitions[number] = codec.undefine(number, body)
+        return {row: each for row, each in rows.items() if codec.definition_of(each) in self._definitions}
+
+    def _count_absent(self, segment: Segment, rows: dict[int, bytes], last: int, damaged: set[int]) -> None:
+        """A lone hole, or one whose damaged frame was found, is damage; anything else the file system lost."""
+        expected = segment.facts.first
+        for seq in [*sorted({row >> PART_BITS for row in rows}), last + 1]:
+            for a, b in self.book.gaps.outside(expected, seq - 1):
+                spoilt = a == b or all(each in damaged for each in range(a, min(b, a + 1000) + 1))
+                lost = self.book.lose(a, b, segment.facts.epoch, QUARANTINED if spoilt else MISSING)
+                if spoilt:
+                    self.damage.quarantined += lost
+                else:
+                    self.damage.missing += lost
+                log.warning("records_lost", segment=segment.path.name, first=a, last=b, reason=QUARANTINED if spoilt else MISSING)
+            expected = seq + 1
+
+    def _kept_entries(self, segment: Segment, finds: salvage.Finds, rows: dict[int, bytes]) -> list[bytes]:
+        """State and facts as found; every definition that is needed, twice."""
+        kept = {}
+        for each in finds.entries:
+            head, _ = codec.open_frame(each)
+            if head.kind != FrameKind.DEFINITION:
+                kept[head.kind, head.seq, head.part] = each
+        needed = {codec.definition_of(each) for each in rows.values()}
+        made = [
+            each
+            for number in sorted(needed)
+            for each in codec.frames(FrameKind.DEFINITION, self.lane, segment.facts.epoch, number, self._definitions[number].body)
+        ]
+        return [*kept.values(), *made, *made]
+
+    def quarantine(self, segment: Segment, raw: bytes, finds: salvage.Finds) -> None:
+        """Keep damaged bytes aside for a person, a bounded amount, if the disk takes them."""
+        folder = self.folder.parent / "quarantine"
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            if sum(path.stat().st_size for path in folder.iterdir()) >= MOST_QUARANTINE:
+                return
+            for at, seq in list(finds.damaged.items())[:16]:
+                (folder / f"{self.lane.value}-{segment.facts.epoch}-{seq}-{at}.bin").write_bytes(raw[at : at + PAGE])
+
+    # checking
+
+    def check(self, segment: Segment, at: int) -> tuple[int, int, int | None]:
+        """Read records of a segment from ``at`` on: intact records, values, and where to go on (None at its end)."""
+        records = values = 0
+        entries = self.read(at, segment.facts.last, ROWS_AT_ONCE, CHECK_BYTES)
+        for each in entries:
+            if isinstance(each, Record):
+                records, values = records + 1, values + each.values
+        if not entries:
+            return records, values, None
+        final = entries[-1]
+        end = final.seq if isinstance(final, Record) else final.last
+        return records, values, end + 1 if end < segment.facts.last else None
+
+
+def _facts(body: bytes) -> dict[tuple[int, int], Facts]:
+    try:
+        told = msgspec.msgpack.decode(body, type=list[Facts])
+    except msgspec.DecodeError:
+        return {}
+    return {(each.epoch, each.first): each for each in told}
+
+
+def _grown(facts: Facts, group: Group | None, trusted_ns: int) -> Facts:
+    """The facts of a segment with one more group in it."""
+    if group is None:
+        return facts
+    return Facts(
+        facts.epoch,
+        facts.first,
+        group.next - 1,
+        facts.values + group.values,
+        0,
+        facts.first_ns or group.first_ns,
+        group.last_ns,
+        trusted_ns,
+    )
+
+
+def _remeasure(facts: Facts, rows: Iterable[bytes]) -> None:
+    facts.values, facts.first_ns = 0, 0
+    for each in rows:
+        values, stamp = codec.peek(each)
+        facts.values += values
+        facts.first_ns = facts.first_ns or stamp
+        facts.last_ns = stamp
+    facts.closed_ns = facts.closed_ns or facts.last_ns
+
+
+def _by_record(rows: list[Row]) -> Iterator[list[Row]]:
+    at = 0
+    while at < len(rows):
+        end = at + 1
+        while end < len(rows) and rows[end][0] >> PART_BITS == rows[at][0] >> PART_BITS:
+            end += 1
+        yield rows[at:end]
+        at = end
+
+
+def _stands(segment: Segment, facts: Facts) -> bool:
+    try:
+        return bool(facts.bytes) and segment.path.stat().st_size == facts.bytes and not _has_side_files(segment.path)
+    except FileNotFoundError:
+        return False
+
+
+def _has_side_files(path: Path) -> bool:
+    return any(side.exists() and side.stat().st_size for side in side_files(path))
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _unlink(path: Path) -> None:
+    for each in (*side_files(path), path):
+        each.unlink(missing_ok=True)

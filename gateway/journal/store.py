@@ -1,0 +1,224 @@
+"""Both lanes on disk, within their bounds: the one place that decides what is removed, and when.
+
+Room is made before it is needed, by unlinking whole sealed segments, which needs no space itself. What goes first:
+segments that every reader has settled where new records would otherwise be refused, the events above their reserve,
+the oldest telemetry, and last of all the events. When somebody else fills the file system the journal shrinks, down to its active segments,
+and goes on as soon as there is space. Everything in this module runs on the writer thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.config.model import JournalOptions
+from gateway.journal.age import TrustedTime
+from gateway.journal.chain import Chain, Group
+from gateway.journal.codec import LANE_NUMBER, LANES, Definition
+from gateway.journal.ledger import Book
+from gateway.journal.record import DropReason, Lane
+from gateway.journal.segment import DiskFull, Segment, StorageError, translated
+from protocols.clock import Clock
+
+log = structlog.get_logger("holdfast.journal")
+
+SMALLEST_SEGMENT: Final = 1024 * 1024
+LARGEST_SEGMENT: Final = 64 * 1024 * 1024
+EVENTS_SHARE: Final = 8
+"""The events lane may always keep this fraction of the bytes."""
+RESERVE_BYTES: Final = 256 * 1024
+"""Space held back so that a count can be stored on a disk that somebody else has filled."""
+PLAUSIBLE_S: Final = 1_704_067_200
+"""1 January 2024: a wall clock before it was never set."""
+
+
+class JournalBusy(Exception):
+    """Another process has the journal open."""
+
+
+class Store:
+    """The folder of the journal."""
+
+    def __init__(self, folder: Path, options: JournalOptions, books: dict[Lane, Book], definitions: dict[int, Definition]) -> None:
+        self.folder = folder
+        self.options = options
+        roll = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, options.max_bytes // 32))
+        self.chains = {lane: Chain(folder / lane.value, lane, books[lane], definitions, roll) for lane in LANES}
+        self.full = False
+        """New telemetry is to be refused (``drop-newest``)."""
+        self.trouble = ""
+        self.free_bytes = 0
+        self.bytes = 0
+        self._roll_bytes = roll
+        self._lock = -1
+        self._trusted: TrustedTime | None = None
+
+    # opening
+
+    def open(self, clock: Clock) -> None:
+        """Take the lock and open both lanes, mending what needs it. Raises JournalBusy or StorageError."""
+        with translated(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        clean = {lane: chain.open() for lane, chain in self.chains.items()}
+        known = max(chain.highest_epoch() for chain in self.chains.values()) // len(LANES)
+        generation = max(known + 1, self._first_generation(clock))
+        for lane, chain in self.chains.items():
+            if not clean[lane]:
+                chain.begin(generation * len(LANES) + LANE_NUMBER[lane])
+        newest = max(chain.newest_ns() for chain in self.chains.values())
+        self._trusted = TrustedTime(newest, clock.time_ns(), clock.monotonic())
+        self._hold_reserve()
+        self.look(clock)
+
+    def _take_lock(self) -> None:
+        with translated(self.folder):
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+                self._drop_lock()
+                raise JournalBusy(
+                    f"{self.folder}: the journal is in use by process {holder or 'unknown'}: ask that gateway, or stop it first"
+                ) from None
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+
+    def _drop_lock(self) -> None:
+        os.close(self._lock)
+        self._lock = -1
+
+    def _first_generation(self, clock: Clock) -> int:
+        """Where a journal that knows nothing begins: wall-clock seconds, so that a wiped folder repeats no epoch. A clock
+        that was never set cannot tell two lives apart: chance does."""
+        seconds = clock.time_ns() // 1_000_000_000
+        return seconds if seconds >= PLAUSIBLE_S else 1 + int.from_bytes(os.urandom(4), "little") % (PLAUSIBLE_S - 1)
+
+    def close(self, clock: Clock) -> None:
+        """Store what is due, mark the end as clean, let go. Raises StorageError; the lock is released in any case."""
+        try:
+            for chain in self.chains.values():
+                chain.close(clock.monotonic(), self._now(clock))
+        finally:
+            for chain in self.chains.values():
+                chain.let_go()
+            self._drop_lock()
+
+    # writing
+
+    def commit(self, groups: dict[Lane, Group | None], clock: Clock) -> dict[Lane, StorageError | None]:
+        """Make each lane's group durable. What went wrong stands in the answer, by lane."""
+        now, trusted_ns = clock.monotonic(), self._now(clock)
+        self._make_room(sum(group.bytes for group in groups.values() if group is not None), now, trusted_ns)
+        return {lane: self._commit(lane, group, now, trusted_ns) for lane, group in groups.items()}
+
+    def _commit(self, lane: Lane, group: Group | None, now: float, trusted_ns: int) -> StorageError | None:
+        chain = self.chains[lane]
+        if group is None and not (chain.book.dirty or chain.book.urgent):
+            return None
+        while True:
+            try:
+                chain.commit(group, now, trusted_ns)
+            except DiskFull as error:
+                if not self._free_something(now, trusted_ns):
+                    return self._troubled(error)
+            except StorageError as error:
+                return self._troubled(error)
+            else:
+                if self.trouble:
+                    log.info("storing_again")
+                self.trouble = ""
+                return None
+
+    def _troubled(self, error: StorageError) -> StorageError:
+        if not self.trouble:
+            log.error("not_storing", trouble=str(error))
+        self.trouble = str(error)
+        return error
+
+    def _free_something(self, now: float, trusted_ns: int) -> bool:
+        """After the disk was found full: the reserve, then the oldest segment."""
+        reserve = self.folder / "reserve"
+        with contextlib.suppress(OSError):
+            if reserve.exists():
+                reserve.unlink()
+                return True
+        return self._remove_one(DropReason.FULL, now, trusted_ns)
+
+    # room
+
+    def look(self, clock: Clock) -> None:
+        """Age, space and what was put off: call it about once a second."""
+        now, trusted_ns = clock.monotonic(), self._now(clock)
+        for chain in self.chains.values():
+            for segment in chain.unsealed():
+                chain.seal_up(segment)
+        oldest_ns = trusted_ns - int(self.options.max_age_s * 1e9)
+        for chain in self.chains.values():
+            while (oldest := chain.oldest()) is not None and oldest.facts.closed_ns < oldest_ns:
+                if not self._retire(chain, oldest, DropReason.AGE, now, trusted_ns):
+                    break
+        self._make_room(0, now, trusted_ns)
+        if self.free_bytes > self.options.min_free_bytes:
+            self._hold_reserve()
+
+    def _make_room(self, need: int, now: float, trusted_ns: int) -> None:
+        """Remove segments until ``need`` bytes more fit below the bound."""
+        pages = sum(chain.active.wal_pages for chain in self.chains.values() if chain.active is not None)
+        need = 2 * need + pages * 8192 + 65536
+        while self._short(need) and self._remove_one(DropReason.FULL, now, trusted_ns):
+            pass
+        short = self._short(need)
+        squeezed = self.free_bytes < self.options.min_free_bytes
+        self.full = short and self.options.when_full == "drop-newest"
+        self.chains[Lane.TELEMETRY].roll_bytes = SMALLEST_SEGMENT if squeezed else self._roll_bytes
+
+    def _short(self, need: int) -> bool:
+        self.bytes = sum(chain.size() for chain in self.chains.values()) + RESERVE_BYTES
+        with contextlib.suppress(OSError):
+            space = os.statvfs(self.folder)
+            self.free_bytes = space.f_bavail * space.f_frsize
+        return self.bytes + need > self.options.max_bytes or self.free_bytes < self.options.min_free_bytes
+
+    def _remove_one(self, cause: DropReason, now: float, trusted_ns: int) -> bool:
+        victim = self._victim()
+        return victim is not None and self._retire(*victim, cause, now, trusted_ns)
+
+    def _victim(self) -> tuple[Chain, Segment] | None:
+        """Whose oldest segment goes next, if any may."""
+        events, telemetry = self.chains[Lane.EVENTS], self.chains[Lane.TELEMETRY]
+        over = events.size() > self.options.max_bytes // EVENTS_SHARE
+        for chain in (events, telemetry) if over else (telemetry, events):
+            oldest = chain.oldest()
+            if oldest is not None and (self.options.when_full == "drop-oldest" or chain.settled(oldest)):
+                return chain, oldest
+        return None
+
+    def _retire(self, chain: Chain, segment: Segment, cause: DropReason, now: float, trusted_ns: int) -> bool:
+        try:
+            chain.retire(segment, cause.value, now, trusted_ns)
+        except StorageError as error:
+            self._troubled(error)
+            return False
+        return True
+
+    def _hold_reserve(self) -> None:
+        reserve = self.folder / "reserve"
+        with contextlib.suppress(OSError):
+            if reserve.exists() and reserve.stat().st_size == RESERVE_BYTES:
+                return
+            descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
+
+    def _now(self, clock: Clock) -> int:
+        assert self._trusted is not None
+        return self._trusted.now(clock.time_ns(), clock.monotonic())
