@@ -42,6 +42,9 @@ SYNONYMS: Final = {
 }  # fmt: skip
 """What other products call our keys."""
 
+_SENSITIVE: Final = re.compile("(?i)password|passphrase|secret|token|credential")
+"""Keys whose values are never repeated, also where a driver did not make them secret references."""
+
 
 def load(source: FilePath | str | bytes, *, drivers: Drivers | None = None) -> tuple[Site | None, list[Problem]]:
     """The site in a file (a path) or in bytes, or None and every problem, sorted by line. Touches no file but ``source``."""
@@ -130,6 +133,8 @@ def _connection(value: Plain, drivers: Drivers) -> msgspec.Struct:
 class _Walk:
     drivers: Drivers
     problems: list[Problem] = field(default_factory=list)
+    hidden: bool = False
+    """Inside a secret reference: no value is repeated."""
 
     def site(self, value: Plain) -> None:
         if value is None:
@@ -227,13 +232,17 @@ class _Walk:
                 return
             keys = ", ".join(one.encode_name for one in fields_of(struct)[:6])
             what = "one of several shapes" if several else f"the keys of {struct.__name__} ({keys}, ...)"
-            self.say(path, f"expected {what}, got {describe(value)}", _shape_advice(value))
+            got = "text" if isinstance(value, str) else describe(value)  # the text may be a secret in a wrong place
+            self.say(path, f"expected {what}, got {got}", _shape_advice(value))
             return
         fields = {one.encode_name: one for one in fields_of(struct)}
         self.unknown(value, struct, fields, path)
+        outside = self.hidden
         for key, one in fields.items():
             if key in value:
+                self.hidden = outside or struct in SECRETS or _SENSITIVE.search(key) is not None
                 self.value(value[key], one.type, (*path, key))
+                self.hidden = outside
             elif one.required:
                 self.say((*path, key), f"{key} is missing", f"add {key}: {meaning(one.type) or 'it has no default'}")
 
@@ -257,8 +266,9 @@ class _Walk:
         try:
             msgspec.convert(value, form)
         except msgspec.ValidationError:
-            expected = expectation(form)
-            self.say(path, f"expected {expected}, got {describe(value)}", advise(value, form, str(path[-1]) if path else ""))
+            got = "something else" if self.hidden else describe(value)
+            advice = meaning(form) if self.hidden else advise(value, form, str(path[-1]) if path else "")
+            self.say(path, f"expected {expectation(form)}, got {got}", advice)
 
 
 # What types look like
