@@ -7,7 +7,7 @@ the server's thread, so a slow scraper costs the loop microseconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.journal import Ledger
+from gateway.journal import LaneLedger, Ledger, ReaderLane
 from gateway.links import State, Status
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 
@@ -98,7 +98,52 @@ def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
 
 
 def _ledger(ledger: Ledger) -> Iterable[Metric]:
-    raise NotImplementedError
+    yield GaugeMetricFamily("holdfast_journal_bytes", "Bytes that the journal takes on disk", value=ledger.bytes)
+    yield GaugeMetricFamily("holdfast_journal_max_bytes", "Bytes that the journal may take on disk", value=ledger.max_bytes)
+    yield GaugeMetricFamily("holdfast_journal_free_bytes", "Free bytes of the journal's file system", value=ledger.free_bytes)
+    yield GaugeMetricFamily("holdfast_journal_trouble", "1 while nothing can be stored", value=float(bool(ledger.trouble)))
+    yield from _lanes(ledger.lanes)
+    yield from _readers(ledger.readers)
+
+
+def _lanes(lanes: Mapping[str, LaneLedger]) -> Iterable[Metric]:
+    by, why = ("lane",), ("lane", "reason")
+    appended = CounterMetricFamily("holdfast_journal_appended", "Records appended", labels=by)
+    values = CounterMetricFamily("holdfast_journal_values", "Values in appended records", labels=by)
+    unwritten = GaugeMetricFamily("holdfast_journal_unwritten", "Records that are not durable yet", labels=by)
+    kept = GaugeMetricFamily("holdfast_journal_kept", "Records on disk", labels=by)
+    dropped = CounterMetricFamily("holdfast_journal_dropped", "Records dropped before every uplink had them, by reason", labels=why)
+    damaged = CounterMetricFamily("holdfast_journal_quarantined", "Records found damaged and set aside", labels=by)
+    for lane, ledger in lanes.items():
+        appended.add_metric((lane,), ledger.appended)
+        values.add_metric((lane,), ledger.values)
+        unwritten.add_metric((lane,), ledger.unwritten)
+        kept.add_metric((lane,), ledger.kept)
+        damaged.add_metric((lane,), ledger.quarantined)
+        for reason, count in ledger.dropped.items():
+            dropped.add_metric((lane, reason), count)
+    return appended, values, unwritten, kept, dropped, damaged
+
+
+def _readers(readers: Mapping[str, Mapping[str, ReaderLane]]) -> Iterable[Metric]:
+    by, why = ("uplink", "lane"), ("uplink", "lane", "reason")
+    appended = CounterMetricFamily("holdfast_uplink_appended", "Records that concern this uplink", labels=by)
+    acknowledged = CounterMetricFamily("holdfast_uplink_acknowledged", "Records whose delivery was confirmed", labels=by)
+    pending = GaugeMetricFamily("holdfast_uplink_pending", "Records that wait for confirmation", labels=by)
+    dropped = CounterMetricFamily("holdfast_uplink_dropped", "Records that this uplink will never get, by reason", labels=why)
+    damaged = CounterMetricFamily("holdfast_uplink_quarantined", "Damaged records that this uplink will never get", labels=by)
+    oldest = GaugeMetricFamily("holdfast_uplink_oldest_pending_seconds", "UTC of the oldest pending record; 0 if none is", labels=by)
+    for name, lanes in readers.items():
+        for lane, account in lanes.items():
+            who = (name, lane)
+            appended.add_metric(who, account.appended)
+            acknowledged.add_metric(who, account.acknowledged)
+            pending.add_metric(who, account.pending)
+            damaged.add_metric(who, account.quarantined)
+            oldest.add_metric(who, account.oldest_pending_ns / 1e9)
+            for reason, count in account.dropped.items():
+                dropped.add_metric((*who, reason), count)
+    return appended, acknowledged, pending, dropped, damaged, oldest
 
 
 class _Snapshots(Collector):
