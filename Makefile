@@ -34,6 +34,7 @@ check: .venv/.dev ## lint, format, types, import directions, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/reference.py --check
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
 bench: .venv/.dev ## speed, measured (minutes)
@@ -48,7 +49,7 @@ run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
 	$(BIN)/holdfast run $(SITE) $(ARGS)
 
 docs: .venv/.dev ## write the generated pages again
-	$(BIN)/python -m tools.generate_docs
+	$(BIN)/python tools/reference.py
 
 lock: .venv/.dev ## resolve the dependencies anew
 	$(COMPILE) --upgrade -o requirements.lock

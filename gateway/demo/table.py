@@ -6,6 +6,7 @@ device shows its first ones and says how many more there are. Pure: the terminal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -98,7 +99,7 @@ def _account(view: View, width: int) -> Panel:
     table.add_column(width=8, style="bold", no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     scanning, account, far = view.scanning, view.account, view.far
-    late = f"p99 late < {scanning.late_p99_s * 1000:.0f} ms"
+    late = f"p99 late < {scanning.late_p99_s * 1000:.0f} ms" if math.isfinite(scanning.late_p99_s) else "p99 late > 5 s"
     table.add_row("scans", f"{scanning.per_s:.1f}/s, {scanning.values_per_s:.0f} values/s, {late}, missed {scanning.missed}")
     table.add_row("uplink", _uplink(view, width))
     table.add_row("ledger", _ledger(view, width))

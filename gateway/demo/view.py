@@ -6,6 +6,7 @@ Pure: no clock, no terminal.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,7 +44,12 @@ class Account:
 
     @property
     def balances(self) -> bool:
-        return self.appended == self.acknowledged + self.pending + self.dropped + self.quarantined
+        return self.appended == self.settled + self.pending
+
+    @property
+    def settled(self) -> int:
+        """Records that need no more attention: delivered, or known never to be."""
+        return self.acknowledged + self.dropped + self.quarantined
 
     @property
     def lost(self) -> int:
@@ -72,7 +78,7 @@ class Scanning:
     per_s: float = 0.0
     values_per_s: float = 0.0
     late_p99_s: float = 0.0
-    """Upper bound of the bucket that holds the 99th percentile."""
+    """Upper bound of the bucket that holds the 99th percentile; infinite beyond the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,27 @@ def is_whole(view: View) -> bool:
     )
 
 
+def summary(view: View, outage: Outage) -> list[str]:
+    """The end of a run, for a person."""
+    one, far = view.account, view.far
+    tags = sum(len(device.rows) for device in view.devices)
+    cut = f"{outage.ended_s - outage.began_s:.1f} s, at most {outage.peak:,} records pending, drained in {drain_s(outage):.1f} s"
+    return [
+        f"{view.elapsed_s:.0f} s with {len(view.devices)} devices, {tags} tags and {view.broker.name}",
+        f"  ledger    appended {one.appended:,} = acknowledged {one.acknowledged:,} + pending {one.pending:,} "
+        f"+ dropped {one.dropped:,} + quarantined {one.quarantined:,}",
+        f"  consumer  received {far.received:,} records with {far.values:,} values, duplicate {far.duplicate:,}, "
+        f"missing {far.missing:,}, {far.marks:,} marks checked",
+        *([f"  outage    {cut}"] if outage.ended_s else []),
+        f"  verdict   {verdict(view)}",
+    ]
+
+
+def drain_s(outage: Outage) -> float:
+    """How long it took until everything that had piled up was delivered, in seconds."""
+    return max(outage.drained_s - outage.ended_s, 0.0)
+
+
 def report(view: View, outage: Outage) -> dict[str, Any]:  # Any: JSON
     """The machine-readable end of a run."""
     return {
@@ -177,7 +204,7 @@ def report(view: View, outage: Outage) -> dict[str, Any]:  # Any: JSON
         "scans": {
             "made": view.scanning.scans,
             "missed": view.scanning.missed,
-            "lateness_p99_ms": round(view.scanning.late_p99_s * 1000, 1),
+            "lateness_p99_below_ms": round(view.scanning.late_p99_s * 1000, 1) if math.isfinite(view.scanning.late_p99_s) else None,
         },
         "ledger": {
             "appended": view.account.appended,
@@ -198,7 +225,7 @@ def report(view: View, outage: Outage) -> dict[str, Any]:  # Any: JSON
         "outage": {
             "seconds": round(outage.ended_s - outage.began_s, 1),
             "pending_peak": outage.peak,
-            "drained_in_s": round(max(outage.drained_s - outage.ended_s, 0.0), 1),
+            "drained_in_s": round(drain_s(outage), 1),
         }
         if outage.ended_s
         else None,

@@ -1,0 +1,83 @@
+"""Writes the generated pages under docs/reference, or says which of them are not what the code gives.
+
+``python tools/reference.py`` writes, with ``--check`` it only compares and fails where something differs. The pages of
+the configuration come from ``gateway.config``; the commands and the metrics are told here, from the objects themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from prometheus_client.core import Metric
+
+from gateway.cli import main as holdfast
+from gateway.config.__main__ import pages as configuration_pages
+from gateway.journal import Ledger
+from gateway.links import Status
+from gateway.telemetry import metrics
+from protocols.model import ScanStats
+
+FOLDER: Final = Path(__file__).parents[1] / "docs/reference"
+MADE: Final = "<!-- Made from the code by `make docs`; a change here is lost. -->\n"
+
+
+def commands() -> str:
+    """Every command with its help, as ``--help`` prints it at 100 characters."""
+    parts = ["# Commands\n", MADE]
+    for path, command in _walk("holdfast", holdfast):
+        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+        parts.append(f"## {path}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in sorted(command.commands.items()):
+            yield from _walk(f"{path} {name}", inner)
+
+
+def metric_table() -> str:
+    """Every metric with its type, labels and meaning."""
+    status, scans = Status("uplink", "example"), {"example": ScanStats(errors={"example": 1})}
+    status.counters.errors["example"] = status.counters.dropped["example"] = 1
+    ledger = Ledger(lanes={}, readers={}, bytes=0, max_bytes=0, free_bytes=0, trouble="")
+    rows = [
+        f"| `{family.name}{'_total' if family.type == 'counter' else ''}` | {family.type} | {_labels(family)} | {family.documentation} |"
+        for family in metrics.render(metrics.snapshot([status], scans, ledger))
+    ]
+    head = ["# Metrics", "", MADE, "Served in the Prometheus text format where `telemetry.metrics_port` is set.", ""]
+    return "\n".join([*head, "| name | type | labels | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _labels(family: Metric) -> str:
+    return ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
+
+
+def pages() -> dict[str, str]:
+    """File name to text."""
+    return {**configuration_pages(), "commands.md": commands(), "metrics.md": metric_table()}
+
+
+def stale(folder: Path) -> list[str]:
+    """Names of the pages that are not in ``folder`` as the code gives them."""
+    return [name for name, text in pages().items() if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        old = stale(FOLDER)
+        sys.stderr.writelines(f"docs/reference/{name} is not what the code gives: run make docs and commit it\n" for name in old)
+        return 1 if old else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
