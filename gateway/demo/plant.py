@@ -289,8 +289,12 @@ def _tag(signal: Signal) -> dict[str, Any]:  # Any: a document, as YAML has it
         said["scale"] = signal.scale
     if signal.little:
         said["word_order"] = "little"
+    if signal.words:
+        said["length"] = 2 * signal.words
     if signal.deadband:
         said["deadband"] = signal.deadband
+    if signal.write:
+        said["writable"] = True
     return said
 
 
