@@ -9,8 +9,9 @@ never wait long behind one, however slow the link is.
 If live itself falls behind by more than LIVE_LAG_S, what was skipped becomes history and live starts again at the newest
 record: its latency stays bounded. The order of a tag's values holds inside live and inside history.
 
-Nothing is remembered here that the journal does not know: what was sent and not acknowledged when a connection ends is
-pending in the journal, and :meth:`Feed.begin` makes it history.
+What was sent and not acknowledged when a connection ends is pending in the journal, and :meth:`Feed.begin` makes it history.
+What the journal dropped meanwhile is not pending there any more, but was owed here: it is handed out as Lost, so that the
+receiver is told what it will never get.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ class _LaneState:
     """The next seq that is sent as live."""
     history: Spans = field(default_factory=Spans)
     """What is to be sent as history."""
+    owed: Spans = field(default_factory=Spans)
+    """What the receiver has not acknowledged, of what this feed has ever seen."""
+    began: bool = False
     seen: dict[bool, tuple[int, int]] = field(default_factory=dict)
     """By ``historical``: epoch and seq of the last record that was handed out."""
 
@@ -88,8 +92,13 @@ class Feed:
     def begin(self) -> None:
         """A new connection: whatever is pending now is history, and only what comes from now on is live."""
         for lane, state in self._lanes.items():
-            state.live = self._reader.head(lane)
-            state.history = Spans((first, min(last, state.live - 1)) for first, last in self._reader.pending(lane))
+            head = self._reader.head(lane)
+            if state.began:
+                state.owed.add(state.live, head - 1)
+            for first, last in self._reader.pending(lane):
+                state.owed.add(first, min(last, head - 1))
+            state.history = Spans(state.owed)
+            state.live, state.began = head, True
             state.seen.clear()
         self._history_began = None
         self._pause_until = 0.0
@@ -105,7 +114,12 @@ class Feed:
 
     def acknowledge(self, portion: Portion) -> None:
         """``portion`` was delivered: the journal may forget it."""
-        self._reader.acknowledge(portion.lane, portion.first, portion.last)
+        self.acknowledge_span(portion.lane, portion.first, portion.last)
+
+    def acknowledge_span(self, lane: Lane, first: int, last: int) -> None:
+        """The same for a part of a portion."""
+        self._reader.acknowledge(lane, first, last)
+        self._lanes[lane].owed.remove(first, last)
 
     def again(self, portion: Portion) -> None:
         """``portion`` was not delivered although the connection stands: it is sent again, as history."""
@@ -133,8 +147,10 @@ class Feed:
         if self._behind(portion):
             head = self._reader.head(lane)
             state.history.add(state.live, head - 1)
+            state.owed.add(state.live, head - 1)
             state.live = head
             return None
+        state.owed.add(state.live, portion.last)
         state.live = portion.last + 1
         if lane is Lane.TELEMETRY:
             self._live_at = self._clock.monotonic()

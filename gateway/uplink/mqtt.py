@@ -18,7 +18,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,7 +30,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config.model import Broker, MqttUplink
+from gateway.config.model import Broker, Gateway, MqttUplink
 from gateway.uplink.dial import dial, tls_alert
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 
@@ -121,6 +121,11 @@ class Will:
     payload: bytes
     qos: int = 1
     retain: bool = False
+
+
+def client_id(options: MqttUplink, gateway: Gateway) -> str:
+    """The MQTT client id of an uplink: its own setting, or one that is the same after every restart."""
+    return options.client_id or f"holdfast-{gateway.group}-{gateway.name}-{options.name}"
 
 
 @asynccontextmanager
@@ -227,6 +232,25 @@ class MqttSession:
             await self._until(self._has_room)
         if self.lost.done():
             raise self._trouble()
+
+    # ---- the life of the connection
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:  # Any: what a coroutine sends to itself
+        """Run ``work`` to its end, or until the connection is lost: then it is cancelled and the error of the loss raised."""
+        task = self._loop.create_task(work)
+        try:
+            await asyncio.wait({task, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if task.cancelled():
+            raise self._trouble()
+        task.result()
+
+    def abandon(self, error: DriverError) -> None:
+        """Give this connection up: everybody who waits is woken with ``error``, and the server publishes the will."""
+        self._lose(error)
 
     # ---- receiving
 

@@ -1,0 +1,152 @@
+"""Plain MQTT: a record of the journal becomes one JSON message at QoS 1, and its PUBACK moves the cursor.
+
+What is promised: a record is acknowledged when each of its messages got a PUBACK below 0x80, and then only; acknowledgements
+may come in any order. A rejected message ends the session as Refused with the broker's reason, and the record stays in the
+journal; a message that is too large for the broker is sent in parts instead. MQTT 3.1.1 knows no reasons: a broker that
+refuses a message there looks like one that took it, so prefer MQTT 5.
+
+Shell only: what is sent next is decided in ``feed.py``, how it looks in ``shapes.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from gateway.config.model import Broker, Gateway, PlainMqttUplink
+from gateway.journal.record import Lane, Lost, Record
+from gateway.links import Status
+from gateway.uplink.feed import Feed, Portion, Reader
+from gateway.uplink.mark import LostSpan
+from gateway.uplink.mqtt import PACKET_TOO_LARGE, MqttSession, Rejected, client_id, connect
+from gateway.uplink.shapes import THINGSBOARD_TOPIC, TooLarge, Writer, topic_of
+from protocols.clock import Clock
+from protocols.contract import Refused
+
+MAX_RECORDS: Final = 256
+MAX_BYTES: Final = 1024 * 1024
+TOPIC_ROOM: Final = 16
+"""Bytes of a PUBLISH that are neither topic nor payload, at most."""
+
+
+class Plain:
+    """One plain MQTT uplink. ``session`` is what ``links.keep`` runs again and again."""
+
+    def __init__(self, options: PlainMqttUplink, gateway: Gateway, reader: Reader, clock: Clock, status: Status) -> None:
+        self._options = options
+        self._gateway = gateway
+        self._status = status
+        self._feed = Feed(reader, clock=clock, backfill_share=options.backfill_share, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
+        self._writer = Writer(options.payload, gateway)
+        self._template = _template(options)
+        self._topics: dict[tuple[str, str], str] = {}
+        self._limit: int | None = None
+        """Payload bytes that the broker was found not to take at once; None while it took everything."""
+        self._untold: dict[Lane, list[LostSpan]] = {lane: [] for lane in Lane}
+        """What was lost and has not yet ridden with a record."""
+        self._waiting = 0
+
+    async def session(self, up: Callable[[], None]) -> None:
+        """Connect, call ``up``, deliver until trouble. Raises Unreachable, Refused or Misfit."""
+        broker = Broker(host=self._options.host, port=self._options.port)
+        async with connect(self._options, broker, client_id=client_id(self._options, self._gateway)) as mqtt:
+            up()
+            self._feed.begin()
+            self._waiting = 0
+            await mqtt.while_connected(self._deliver(mqtt))
+
+    async def _deliver(self, mqtt: MqttSession) -> None:
+        while True:
+            await self._send(mqtt, await self._feed.next())
+
+    async def _send(self, mqtt: MqttSession, portion: Portion) -> None:
+        for entry in portion.entries:
+            if isinstance(entry, Lost):
+                self._note_lost(portion.lane, entry)
+                self._feed.acknowledge_span(portion.lane, entry.first, entry.last)
+            else:
+                self._status.counters.taken += 1
+                await self._send_record(mqtt, entry, historical=portion.historical)
+
+    def _note_lost(self, lane: Lane, entry: Lost) -> None:
+        """It rides with the lane's next record. (ThingsBoard's API has no place for it; the journal's ledger counts it.)"""
+        self._untold[lane].append(LostSpan(entry.first, entry.last, entry.reason))
+
+    async def _send_record(self, mqtt: MqttSession, record: Record, *, historical: bool) -> None:
+        topic = self._topic(record)
+        lost = tuple(self._untold[record.lane])
+        try:
+            payloads = self._writer.payloads(record, historical=historical, lost=lost, limit=self._room(mqtt, topic))
+        except TooLarge as error:
+            raise Refused(f"uplink {self._options.name}: {error}: raise the broker's limit; the record stays in the journal") from None
+        delivery = _Delivery(self, mqtt, record, lost, len(payloads))
+        self._waiting += 1
+        for payload in payloads:
+            answer = await mqtt.publish1(topic, payload)
+            answer.add_done_callback(delivery.answered)
+            delivery.largest = max(delivery.largest, len(payload))
+
+    def _delivered(self, record: Record, lost: tuple[LostSpan, ...]) -> None:
+        self._feed.acknowledge_span(record.lane, record.seq, record.seq)
+        self._untold[record.lane] = [span for span in self._untold[record.lane] if span not in lost]
+        counters = self._status.counters
+        counters.given += 1
+        self._waiting -= 1
+        counters.oldest_ns = record.written_ns if self._waiting else 0
+
+    def _rejected(self, mqtt: MqttSession, record: Record, rejection: Rejected, size: int) -> None:
+        """Nothing is lost: the record is still pending. Too large: it goes again in parts; else a person must act."""
+        self._waiting -= 1
+        self._status.counters.errors[f"rejected-{rejection.reason:#04x}"] += 1
+        if rejection.reason == PACKET_TOO_LARGE and len(record.batch) > 1:
+            self._limit = min(self._limit or size, size) * 3 // 4
+            self._feed.again(Portion(record.lane, record.epoch, record.seq, record.seq, [record], historical=True))
+        else:
+            mqtt.abandon(Refused(f"{rejection}; the record stays in the journal"))
+
+    def _topic(self, record: Record) -> str:
+        device = record.batch.device
+        key = (device.connection, device.name)
+        if key not in self._topics:
+            self._topics[key] = topic_of(self._template, self._gateway, *key)
+        return self._topics[key]
+
+    def _room(self, mqtt: MqttSession, topic: str) -> int | None:
+        """Bytes that a payload on ``topic`` may have."""
+        announced = None if mqtt.max_packet_bytes is None else mqtt.max_packet_bytes - len(topic.encode()) - TOPIC_ROOM
+        return min((limit for limit in (announced, self._limit) if limit is not None), default=None)
+
+
+class _Delivery:
+    """One record on its way: it is delivered when all of its messages are, and rejected once."""
+
+    __slots__ = ("_left", "_lost", "_mqtt", "_plain", "_record", "largest")
+
+    def __init__(self, plain: Plain, mqtt: MqttSession, record: Record, lost: tuple[LostSpan, ...], messages: int) -> None:
+        self._plain = plain
+        self._mqtt = mqtt
+        self._record = record
+        self._lost = lost
+        self._left = messages
+        self.largest = 0
+
+    def answered(self, answer: asyncio.Future[None]) -> None:
+        if answer.cancelled() or self._left <= 0:
+            return
+        error = answer.exception()
+        if isinstance(error, Rejected):
+            self._left = 0
+            self._plain._rejected(self._mqtt, self._record, error, self.largest)
+        elif error is None:
+            self._left -= 1
+            if not self._left:
+                self._plain._delivered(self._record, self._lost)
+
+
+def _template(options: PlainMqttUplink) -> str:
+    """ThingsBoard listens on one topic: it is taken unless another one is set."""
+    untouched = options.topic == next(field.default for field in msgspec.structs.fields(PlainMqttUplink) if field.name == "topic")
+    return THINGSBOARD_TOPIC if options.payload == "thingsboard" and untouched else options.topic
