@@ -24,6 +24,8 @@ FIRST_ALIAS: Final = 128
 """From here to 16383 an alias takes two bytes, so that the prepared rows of a device are of one length."""
 BDSEQ: Final = "bdSeq"
 REBIRTH: Final = "Node Control/Rebirth"
+MAX_TEMPLATES: Final = 16
+"""Device objects of one device that are remembered at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,13 @@ class Publish:
 class Born:
     """One device as the hosts know it since its DBIRTH."""
 
+    shapes: list[Device]
+    """The configurations that the birth was made of, the current one first."""
     metrics: dict[str, tuple[Kind, str]] = field(default_factory=dict)
     """Kind and unit by metric name."""
     templates: dict[Device, Template] = field(default_factory=dict)
-    """For each Device object (each configuration) that this birth covers."""
-    alive: bool = False
+    """By Device object. The journal may give equal configurations as different objects."""
+    alive: bool = True
     upto_ns: int = 0
     """The newest time in the birth: data up to here is history."""
 
@@ -109,9 +113,23 @@ class EdgeNode:
         return [name for name, born in self._born.items() if born.alive]
 
     def template(self, device: Device) -> Template | None:
-        """The encoder for batches of ``device``, or None where it must be (re)born first."""
+        """The encoder for batches of ``device``; None where that Device object has not been seen since the last birth."""
         born = self._born.get(device.name)
         return born.templates.get(device) if born is not None and born.alive else None
+
+    def fit(self, device: Device) -> Template | None:
+        """The same for an object that is new here; None where the device's birth does not cover its tags."""
+        born = self._born.get(device.name)
+        if born is None or not born.alive:
+            return None
+        names = [_covering(born.metrics, tag) for tag in device.tags]
+        if None in names:
+            return None
+        aliases = [self._alias(device.name, name or "", tag.kind) for name, tag in zip(names, device.tags, strict=True)]
+        if len(born.templates) >= MAX_TEMPLATES:
+            del born.templates[next(iter(born.templates))]
+        template = born.templates[device] = Template(device, aliases)
+        return template
 
     def born_upto(self, device: str) -> int:
         """The newest time that the device's birth told, UTC nanoseconds; 0 where it told none."""
@@ -119,9 +137,9 @@ class EdgeNode:
         return born.upto_ns if born is not None else 0
 
     def shapes(self, device: str) -> list[Device]:
-        """The configurations that the device's latest birth covers."""
+        """The configurations that the device's latest birth was made of, the current one first; empty before it."""
         born = self._born.get(device)
-        return list(born.templates) if born is not None else []
+        return list(born.shapes) if born is not None else []
 
     def dbirth(self, devices: Sequence[Device], batches: Iterable[Batch], time_ns: int) -> Publish:
         """DBIRTH of one device: ``devices`` are its configurations that data will come from, the current one first.
@@ -130,10 +148,12 @@ class EdgeNode:
         has none is null.
         """
         values = list(batches)
-        born = Born(alive=True, upto_ns=max((int(batch.time_ns.max()) for batch in values), default=0))
         name = devices[0].name
+        born = Born(shapes=list(devices), upto_ns=max((int(batch.time_ns.max()) for batch in values), default=0))
         for device in devices:
-            born.templates[device] = self._cover(born, device)
+            for tag in device.tags:
+                if _covering(born.metrics, tag) is None:
+                    born.metrics[tag.name if tag.name not in born.metrics else _beside(tag)] = (tag.kind, tag.unit)
         self._born[name] = born
         metrics = self._birth_metrics(name, born.metrics, values, time_ns)
         return Publish(self.topic(Verb.DBIRTH, name), assemble(metrics, seq=self._next_seq(), time_ns=time_ns))
@@ -159,17 +179,6 @@ class EdgeNode:
             raise OverflowError(f"device {device}: no alias is left for {name}")
         return alias
 
-    def _cover(self, born: Born, device: Device) -> Template:
-        """Add the metrics of one configuration to a birth."""
-        aliases = []
-        for tag in device.tags:
-            name = tag.name
-            if born.metrics.setdefault(name, (tag.kind, tag.unit))[0] is not tag.kind:
-                name = f"{tag.name}@{tag.kind}"
-                born.metrics.setdefault(name, (tag.kind, tag.unit))
-            aliases.append(self._alias(device.name, name, tag.kind))
-        return Template(device, aliases)
-
     def _birth_metrics(self, device: str, known: dict[str, tuple[Kind, str]], batches: Iterable[Batch], time_ns: int) -> list[bytes]:
         told: dict[str, tuple[Value, int, int]] = {}
         for batch in batches:
@@ -183,6 +192,20 @@ class EdgeNode:
             alias = self._alias(device, name, kind)
             metrics.append(metric.birth_metric(name, alias, kind, unit, value, status, at_ns if at_ns > 0 else time_ns))
         return metrics
+
+
+def _beside(tag: Tag) -> str:
+    """The name of a metric whose plain name stands for another kind now."""
+    return f"{tag.name}@{tag.kind}"
+
+
+def _covering(metrics: dict[str, tuple[Kind, str]], tag: Tag) -> str | None:
+    """The name of the metric that carries ``tag``'s values, or None where there is none."""
+    for name in (tag.name, _beside(tag)):
+        kind, _ = metrics.get(name, (None, ""))
+        if kind is tag.kind:
+            return name
+    return None
 
 
 class Throttle:

@@ -89,7 +89,7 @@ def test_every_kind_reaches_the_peer_with_its_extremes(kind: Kind) -> None:
     node.connect(7)
     batch = column(device, list(range(len(values))), values)
     birth = node.dbirth([device], [batch], NOW)
-    template = node.template(device)
+    template = node.fit(device)
     assert template is not None
     data = node.ddata("boiler", [template.encode(batch, historical=True)], NOW, b"\x01\x02")
     for answer, message in zip(peer([birth, data]), ("birth", "data"), strict=True):
@@ -107,7 +107,7 @@ def test_qualities_reach_the_peer() -> None:
     device = Device("line", "boiler", (Tag(name="a", kind=Kind.FLOAT32), Tag(name="b", kind=Kind.FLOAT32, unit="bar")))
     node = EdgeNode("plant", "gw")
     birth = node.dbirth([device], [column(device, [0, 1], [1.0, 2.0])], NOW)
-    template = node.template(device)
+    template = node.fit(device)
     assert template is not None
     bad = template.encode(column(device, [0], [0.0], Quality.BAD_TIMEOUT), historical=False)
     unsure = template.encode(column(device, [1], [2.5], Quality.UNCERTAIN_LAST_USABLE_VALUE), historical=False)

@@ -74,12 +74,13 @@ def test_aliases_are_unique_over_the_node_and_stay() -> None:
 
 def test_a_device_is_encoded_only_while_its_birth_holds() -> None:
     node = EdgeNode("plant", "gw")
-    assert node.template(BOILER) is None
+    assert node.fit(BOILER) is None
     node.dbirth([BOILER], [floats(BOILER, 1.0)], NOW)
-    assert node.template(BOILER) is not None
+    assert node.template(BOILER) is None
+    assert node.fit(BOILER) is node.template(BOILER) is not None
     assert node.born_upto("boiler") == NOW
     node.ddeath("boiler", NOW)
-    assert node.template(BOILER) is None
+    assert node.template(BOILER) is node.fit(BOILER) is None
     assert not node.is_alive("boiler")
     node.dbirth([BOILER], [], NOW)
     node.nbirth([], NOW)
@@ -94,7 +95,7 @@ def test_an_earlier_configuration_is_born_beside_the_current_one() -> None:
     assert list(told) == ["p", "n", "n@uint32", "gone"]
     assert (told["n"].datatype, told["n@uint32"].datatype) == (DATATYPE_OF[Kind.INT16], DATATYPE_OF[Kind.UINT32])
     assert (told["gone"].is_null, told["gone"].properties["StatusCode"]) == (True, int(Quality.BAD_OUT_OF_SERVICE))
-    template = node.template(old)
+    template = node.fit(old)
     assert template is not None
     batch = Batch(old, np.array([0], np.uint32), np.array([2**32 - 1], np.uint64), np.zeros(1, np.uint32), np.array([NOW]))
     (one,) = decode(node.ddata("boiler", [template.encode(batch, historical=True)], NOW, b"").payload).metrics
