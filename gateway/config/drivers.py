@@ -90,5 +90,11 @@ def _judge(entry: EntryPoint, driver: Any) -> Driver:  # Any: as above
     config = options.__struct_config__
     if config.tag_field != "type" or config.tag != entry.name:
         raise Broken(f"driver {entry.name} ({entry.value}): its options are tagged {config.tag_field}: {config.tag}; update the driver")
+    try:
+        msgspec.convert({}, options)
+    except msgspec.ValidationError:
+        pass  # it can refuse, so it can judge
+    except TypeError as error:
+        raise Broken(f"driver {entry.name} ({entry.value}): msgspec cannot use its options: {error}: update the driver") from error
     found: Driver = driver
     return found

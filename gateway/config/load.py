@@ -79,9 +79,12 @@ def load_bytes(raw: bytes, *, drivers: Drivers | None = None) -> tuple[Site | No
 
 
 def locate(problems: list[Problem], source: FilePath | str | bytes) -> list[Problem]:
-    """``problems`` of :func:`check` with the lines of the document that they are about."""
-    raw = source if isinstance(source, bytes) else FilePath(source).read_bytes()
-    document, _ = parse(raw)
+    """``problems`` of :func:`check` with the lines of the document that they are about; as they are if it cannot be read."""
+    try:
+        raw = source if isinstance(source, bytes) else FilePath(source).read_bytes()
+    except OSError:
+        return [*problems]
+    document, _ = parse_yaml(raw)
     return [*problems] if document is None else [_located(problem, document) for problem in problems]
 
 
@@ -329,16 +332,19 @@ def meaning(form: TypeForm) -> str:
     texts = [one.description for one in metas if one.description]
     if texts:
         return texts[-1]
+    inner = [text for one in members_of(core) if one is not core and not is_struct(one) and (text := meaning(one))]
+    if inner:
+        return inner[0]
     return (core.__doc__ or "").split("\n")[0] if is_struct(core) else ""
 
 
-def expectation(form: TypeForm) -> str:
-    """What a type asks for, in words: ``a whole number from 1 to 65535``."""
+def expectation(form: TypeForm, *, patterns: bool = True) -> str:
+    """What a type asks for, in words: ``a whole number from 1 to 65535``. Without ``patterns`` no regular expression."""
     core, metas = unwrap(form)
     members = members_of(core)
     if len(members) > 1:
-        return " or ".join(dict.fromkeys("nothing" if one is type(None) else expectation(one) for one in members))
-    return _plain_expectation(core) + _limits(metas, core)
+        return " or ".join(dict.fromkeys("null" if one is type(None) else expectation(one, patterns=patterns) for one in members))
+    return _plain_expectation(core) + _limits(metas, core, patterns)
 
 
 def choices(form: TypeForm) -> list[Plain]:
@@ -389,7 +395,7 @@ _RANGES: Final = (
 )
 
 
-def _limits(metas: list[msgspec.Meta], core: TypeForm) -> str:
+def _limits(metas: list[msgspec.Meta], core: TypeForm, patterns: bool) -> str:
     limits: dict[str, Any] = {name: limit for meta in metas for name, _ in _LIMITS if (limit := getattr(meta, name)) is not None}
     noun = "characters" if core is str else "entries"
     text = ""
@@ -402,6 +408,8 @@ def _limits(metas: list[msgspec.Meta], core: TypeForm) -> str:
     if "pattern" in limits and (hint := next((meta.extra["hint"] for meta in metas if meta.extra and "hint" in meta.extra), "")):
         text += f": {hint}"
         limits.pop("pattern")
+    if not patterns:
+        limits.pop("pattern", None)
     return text + "".join(shape.format(_number(limits[name]), noun=noun) for name, shape in _LIMITS if name in limits)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gateway.config.drivers import Drivers, installed, usable
-from gateway.config.load import choices, members_of
+from gateway.config.load import choices, expectation, members_of
 from gateway.config.model import Site, Uplink
 from gateway.config.options import Option, Shape, options_of, scalar, spoken, summary, tag_of
 
@@ -170,18 +170,16 @@ class _Writer:
 def explained(option: Option) -> str:
     """An option in prose: meaning, what it expects, default."""
     parts = [option.meaning.rstrip(".")] if option.meaning else []
-    if option.expected and option.expected not in ("text", "true or false"):
-        parts.append(_capital(option.expected) + (f", {option.unit}" if option.unit and option.unit not in option.meaning else ""))
-    elif option.expected == "true or false":
-        parts.append("True or false")
+    expected = "" if option.shapes else expectation(option.form, patterns=False)
+    if expected not in ("", "text"):
+        unit = f", {option.unit}" if option.unit and option.unit not in option.meaning else ""
+        parts.append(expected[0].upper() + expected[1:] + unit)
     if not option.required and not (option.several and not option.default):
         parts.append(f"Default: {_default(option)}")
     return ". ".join(parts) + "." if parts else ""
 
 
 def _default(option: Option) -> str:
+    if option.shapes and option.default:
+        return "as its own keys say"
     return "empty" if option.default == "" else spoken(option.default, option.unit)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

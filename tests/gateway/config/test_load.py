@@ -272,6 +272,7 @@ def test_a_driver_of_somebody_else_is_found_through_its_entry_point(tmp_path: Pa
         ("x = 1", "cannot be imported: AttributeError"),
         ("Planted = 5", "has no options Struct"),
         (GOOD_DRIVER.replace('tag="planted"', 'tag="other"'), "its options are tagged type: other"),
+        (GOOD_DRIVER.replace("name: str", "name: str | bytes"), "msgspec cannot use its options"),
     ],
 )
 def test_a_driver_that_cannot_be_used_is_a_problem_of_its_connection(
