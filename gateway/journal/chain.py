@@ -129,7 +129,7 @@ class Chain:
         found: list[Segment] = []
         for match in filter(None, map(NAME.match, names)):
             epoch, first = int(match[1]), int(match[2])
-            segment = Segment(self.folder, self.lane, Facts(epoch, first, first - 1, 0, 0, 0, 0, 0))
+            segment = Segment(self.folder, self.lane, Facts(epoch, first, first - 1))
             segment.sealed = False
             found.append(segment)
         return sorted(found, key=lambda each: (each.facts.first, each.facts.epoch))
@@ -195,8 +195,12 @@ class Chain:
                 self._close_unclean(segment, facts.last if facts is not None and not is_last else limit)
             self._absent(expected, segment.facts.first - 1, segment.facts.epoch)
             expected = max(expected, segment.facts.last + 1)
-            if segment is not self.active:
-                (self.sealed if segment.facts.last >= segment.facts.first else self._empty).append(segment)
+            if segment is self.active:
+                continue
+            if segment.facts.last >= self.book.first and segment.facts.last >= segment.facts.first:
+                self.sealed.append(segment)
+            else:  # without records, or counted as removed just before the power went
+                self._empty.append(segment)
         if segments:
             self._absent(expected, self.book.next - 1, segments[-1].facts.epoch)
         self.book.next = self.durable = max(self.book.next, expected)
@@ -208,8 +212,10 @@ class Chain:
         try:
             if not segment.path.exists():
                 raise Damaged(f"{segment.path}: only its WAL is left")
-            segment.open()
-            self._complete(segment, salvage.whole(finds.rows))
+            segment.sealed = limit is not None and not _has_side_files(segment.path)
+            if not segment.sealed:
+                segment.open()
+                self._complete(segment, salvage.whole(finds.rows))
             count, first, last = segment.span(segment.facts.first, limit)
             last = max(limit or 0, last)
             if count and (first != segment.facts.first or count != self._expected(first, last)):
@@ -217,7 +223,10 @@ class Chain:
             if limit is not None and limit >= segment.facts.first and not count:
                 raise Damaged(f"{segment.path}: all records are absent")
             self._measure(segment, first if count else segment.facts.first, last if count else segment.facts.first - 1)
-            segment.seal()
+            if not segment.sealed:
+                segment.seal()
+            segment.close()
+            segment.facts.bytes = segment.path.stat().st_size
         except StorageError as error:
             log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
             self._mend(segment, limit)
@@ -245,7 +254,7 @@ class Chain:
                 facts.values += values
                 facts.first_ns = facts.first_ns or stamp
                 facts.last_ns = stamp
-        facts.closed_ns = facts.last_ns
+        facts.opened_ns, facts.closed_ns = facts.first_ns, facts.last_ns
 
     def _scan(self, segment: Segment) -> Iterator[Row]:
         """All rows of a segment, a few at a time."""
@@ -326,7 +335,7 @@ class Chain:
         """Go on in a new segment, which tells of all the others; then seal the one before."""
         first = group.first if group is not None else self.durable
         before = self.active
-        fresh = Segment(self.folder, self.lane, Facts(self.book.epoch, first, first - 1, 0, 0, 0, 0, trusted_ns))
+        fresh = Segment(self.folder, self.lane, Facts(self.book.epoch, first, first - 1, opened_ns=trusted_ns, closed_ns=trusted_ns))
         if before is not None and before.path == fresh.path:
             raise Broken(f"{fresh.path}: the segment is full without a record: the journal's limits are too small")
         known = [each.facts for each in self.sealed]
@@ -359,8 +368,43 @@ class Chain:
         except StorageError as error:
             log.warning("seal_deferred", segment=segment.path.name, trouble=str(error))
 
-    def unsealed(self) -> list[Segment]:
-        return [each for each in self.sealed if not each.sealed]
+    def mend_files(self) -> None:
+        """What was put off, and a file that somebody deleted while it was open."""
+        active = self.active
+        if active is not None and not active.is_linked():
+            log.error("segment_deleted", segment=active.path.name)
+            self._restore(active)
+        for segment in [each for each in self.sealed if not each.sealed]:
+            self.seal_up(segment)
+
+    def _restore(self, segment: Segment) -> None:
+        """Write a deleted file again, from what the open connection still sees."""
+        try:
+            rows, entries = list(self._scan(segment)), segment.entries()
+        except StorageError:
+            rows, entries = [], []
+        segment.abandon()
+        self.active = None
+        if segment.facts.last < segment.facts.first:
+            return
+        self.sealed.append(segment)
+        try:
+            _unlink(segment.path)
+            salvage.rewrite(segment.path, rows, entries)
+            segment.sealed = True
+            segment.facts.bytes = segment.path.stat().st_size
+        except StorageError as error:
+            log.warning("repair_deferred", segment=segment.path.name, trouble=str(error))
+            self._rescued[segment.path] = dict(rows)
+
+    def roll_if_older(self, than_ns: int, now: float, trusted_ns: int) -> None:
+        """Close the active segment if it was begun before ``than_ns`` of trusted time."""
+        active = self.active
+        if active is not None and active.facts.last >= active.facts.first and active.facts.opened_ns < than_ns:
+            try:
+                self._roll(None, now, trusted_ns)
+            except StorageError as error:
+                log.warning("roll_deferred", segment=active.path.name, trouble=str(error))
 
     def _leave(self, segment: Segment) -> None:
         """Never write to this file again."""
@@ -681,6 +725,7 @@ def _grown(facts: Facts, group: Group | None, trusted_ns: int) -> Facts:
         0,
         facts.first_ns or group.first_ns,
         group.last_ns,
+        facts.opened_ns,
         trusted_ns,
     )
 
@@ -692,7 +737,7 @@ def _remeasure(facts: Facts, rows: Iterable[bytes]) -> None:
         facts.values += values
         facts.first_ns = facts.first_ns or stamp
         facts.last_ns = stamp
-    facts.closed_ns = facts.closed_ns or facts.last_ns
+    facts.opened_ns, facts.closed_ns = facts.opened_ns or facts.first_ns, facts.closed_ns or facts.last_ns
 
 
 def _by_record(rows: list[Row]) -> Iterator[list[Row]]:

@@ -10,9 +10,9 @@ time) is left out. Pure: no file, no clock.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
@@ -36,6 +36,9 @@ MAX_CONTENT: Final = MAX_BODY * MAX_PARTS
 MAX_VALUE: Final = 1024 * 1024
 """Most bytes of one text or byte string; a larger one is dropped as ``too-large``."""
 
+SLACK: Final = 64
+"""Bytes of a record of one value besides the value, at most."""
+
 LANES: Final = (Lane.EVENTS, Lane.TELEMETRY)
 LANE_NUMBER: Final = {lane: number for number, lane in enumerate(LANES)}
 
@@ -50,16 +53,13 @@ class FrameKind(IntEnum):
     FACTS = 4
 
 
-class Form(IntFlag):
-    """How the columns of a record are stored."""
-
-    LOST = 1
-    SLOTS_RANGE = 2
-    SLOTS_WIDE = 4
-    QUALITY_ONE = 8
-    QUALITY_ALL = 16
-    TIME_ONE = 32
-
+# How the columns of a record are stored; plain integers, because this is the hot path.
+LOST: Final = 1
+SLOTS_RANGE: Final = 2
+SLOTS_WIDE: Final = 4
+QUALITY_ONE: Final = 8
+QUALITY_ALL: Final = 16
+TIME_ONE: Final = 32
 
 COLUMNS: Final = tuple(Column)
 COLUMN_NUMBER: Final = {column: number for number, column in enumerate(COLUMNS)}
@@ -111,6 +111,7 @@ class Piece:
     column: int
     dtype: int
     body: bytes
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,17 +270,17 @@ def _narrow(device: Device) -> dict[str, int]:
 # records
 
 
-def pack(batch: Batch, definition: Definition) -> Iterator[Piece | Batch]:
-    """The batch in pieces that fit a record each (nearly always one); a Batch where a single value is too large."""
+def pack(batch: Batch, definition: Definition) -> list[Piece]:
+    """The batch in pieces that fit a record each, nearly always one. A single value that is too large has no body."""
     piece = _pack(batch, definition)
     if len(piece.body) <= MAX_BODY:
-        yield piece
-    elif len(batch) == 1:
-        yield piece if len(piece.body) <= MAX_VALUE + 64 else batch
-    else:
-        middle = len(batch) // 2
-        yield from pack(_slice(batch, slice(None, middle)), definition)
-        yield from pack(_slice(batch, slice(middle, None)), definition)
+        return [piece]
+    if len(batch) == 1:
+        if len(piece.body) > MAX_VALUE + SLACK:
+            piece.too_large = True
+        return [piece]
+    middle = len(batch) // 2
+    return pack(_slice(batch, slice(None, middle)), definition) + pack(_slice(batch, slice(middle, None)), definition)
 
 
 def _slice(batch: Batch, part: slice) -> Batch:
@@ -288,31 +289,31 @@ def _slice(batch: Batch, part: slice) -> Batch:
 
 def _pack(batch: Batch, definition: Definition) -> Piece:
     value = batch.value
-    form = int(Form.LOST) if batch.lost else 0
+    form = LOST if batch.lost else 0
     form, slots = _pack_slots(batch.tag, form)
     quality = batch.quality.tobytes()
     if quality == GOOD[: len(quality)]:
         quality = b""
     elif quality == quality[:4] * (len(quality) // 4):
-        form, quality = form | Form.QUALITY_ONE, quality[:4]
+        form, quality = form | QUALITY_ONE, quality[:4]
     else:
-        form |= Form.QUALITY_ALL
+        form |= QUALITY_ALL
     times = batch.time_ns.tobytes()
     if times == times[:8] * (len(times) // 8):
-        form, times = form | Form.TIME_ONE, times[:8]
+        form, times = form | TIME_ONE, times[:8]
     dtype, values = _pack_values(value, definition)
     body = b"".join((slots, quality, times, values))
-    return Piece(batch, int(form), COLUMN_NUMBER[batch.column], dtype, body)
+    return Piece(batch, form, COLUMN_NUMBER[batch.column], dtype, body)
 
 
 def _pack_slots(tag: NDArray[np.uint32], form: int) -> tuple[int, bytes]:
     slots = tag.tobytes()
     start = int(tag[0])
     if slots == RANGE[4 * start : 4 * start + len(slots)]:
-        return form | Form.SLOTS_RANGE, U32.pack(start)
+        return form | SLOTS_RANGE, U32.pack(start)
     if int(tag.max()) < 65536:
         return form, tag.astype("<u2").tobytes()
-    return form | Form.SLOTS_WIDE, slots
+    return form | SLOTS_WIDE, slots
 
 
 def _pack_values(value: NDArray[Any], definition: Definition) -> tuple[int, bytes]:  # Any: see Batch.value
@@ -385,20 +386,20 @@ def _unpack(head: Head, body: bytes, device: Device) -> Batch:
         at += column.nbytes
         return column
 
-    if form & Form.SLOTS_RANGE:
+    if form & SLOTS_RANGE:
         start = int(take(1, "<u4")[0])
         tag = np.arange(start, start + count, dtype=np.uint32)
     else:
-        tag = take(count, "<u4" if form & Form.SLOTS_WIDE else "<u2").astype(np.uint32)
-    if form & Form.QUALITY_ALL:
+        tag = take(count, "<u4" if form & SLOTS_WIDE else "<u2").astype(np.uint32)
+    if form & QUALITY_ALL:
         quality = take(count, "<u4").astype(np.uint32)
     else:
-        quality = np.full(count, take(1, "<u4")[0] if form & Form.QUALITY_ONE else 0, dtype=np.uint32)
-    time_ns = np.full(count, take(1, "<i8")[0], dtype=np.int64) if form & Form.TIME_ONE else take(count, "<i8").astype(np.int64)
+        quality = np.full(count, take(1, "<u4")[0] if form & QUALITY_ONE else 0, dtype=np.uint32)
+    time_ns = np.full(count, take(1, "<i8")[0], dtype=np.int64) if form & TIME_ONE else take(count, "<i8").astype(np.int64)
     if int(tag.max()) >= len(device.tags):
         raise Unreadable(f"record {head.seq} names a tag that its device does not have")
     value = _unpack_values(head, body[at:])
-    return Batch(device, tag, value, quality, time_ns, bool(form & Form.LOST))
+    return Batch(device, tag, value, quality, time_ns, bool(form & LOST))
 
 
 def _unpack_values(head: Head, body: bytes) -> NDArray[Any]:  # Any: see Batch.value

@@ -109,8 +109,8 @@ class Journal:
         self._soon = False
         self._failed = False
         self._closed = False
-        self._advanced: asyncio.Future[None] = self._loop.create_future()
-        self._idle: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        """Who waits for the end of the commit that runs or comes next."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -158,16 +158,18 @@ class Journal:
         book = state.book
         definition = self._known.get(batch.device) or self._define(batch.device)
         stamp = self._clock.time_ns()
-        for piece in codec.pack(batch, definition):
+        pieces = codec.pack(batch, definition)
+        last = pieces[-1]
+        for piece in pieces:
             seq = book.next
             book.next = seq + 1
-            book.values += len(piece.batch.tag) if isinstance(piece, Piece) else len(piece)
-            if not isinstance(piece, Piece):
+            book.values += len(piece.batch.tag)
+            if piece.too_large:
                 self._drop(state, seq, DropReason.TOO_LARGE, stored)
             elif self._store.full and lane is Lane.TELEMETRY:
                 self._drop(state, seq, DropReason.FULL, stored)
             else:
-                self._put_by(state, piece, definition, seq, stamp, stored)
+                self._put_by(state, piece, definition, seq, stamp, stored if piece is last else None)
         if self._unwritten > MOST_UNWRITTEN:
             self._relieve(state)
         if self._gathered_bytes >= FLUSH_BYTES:
@@ -219,8 +221,11 @@ class Journal:
         while True:
             await self._gathering.wait()
             self._gathering.clear()
-            await self._clock.sleep_until(self._since + self._window_s)
-            self._flush()
+            while (due := self._since + self._window_s) < float("inf"):
+                if self._clock.monotonic() >= due:
+                    self._flush()
+                else:
+                    await self._clock.sleep_until(due)
 
     async def _keep_house(self) -> None:
         """Age, space, and accounts that changed while nothing was stored."""
@@ -236,11 +241,11 @@ class Journal:
 
     def _flush(self) -> None:
         """Hand what has gathered to the writer, unless it is still busy with the last group."""
+        self._since = float("inf")
         if self._committing:
             self._again = True
             return
-        self._committing, self._again = True, False
-        self._since, self._gathered_bytes = float("inf"), 0
+        self._committing, self._again, self._gathered_bytes = True, False, 0
         groups: dict[Lane, Group | None] = {}
         for lane, state in self._lanes.items():
             if state.gathered:
@@ -255,24 +260,26 @@ class Journal:
             self._loop.call_soon_threadsafe(self._committed, done)
 
     def _committed(self, done: Future[dict[Lane, StorageError | None]]) -> None:
-        self._committing = False
-        failed = False
-        for lane, error in done.result().items():
-            state = self._lanes[lane]
-            if error is None:
+        self._committing = self._failed = False
+        bug = done.exception()
+        for lane, state in self._lanes.items():
+            if bug is None and done.result()[lane] is None:
                 self._stored(state)
             else:
-                failed = True
+                self._failed = True
                 state.gathered.extendleft(reversed(state.in_flight))
                 state.in_flight = []
-        self._failed = failed
-        self._advanced.set_result(None)
-        self._advanced = self._loop.create_future()
-        if failed:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+        if self._failed:
             self._since = self._clock.monotonic() + RETRY_S
             self._gathering.set()
         elif self._again:
             self._flush()
+        if bug is not None:
+            raise bug
 
     def _stored(self, state: _LaneState) -> None:
         """What was in flight is durable."""
@@ -341,7 +348,13 @@ class Journal:
 
     async def _wait(self, heads: Mapping[Lane, int]) -> None:
         while not any(self._lanes[lane].head > head for lane, head in heads.items()):
-            await asyncio.shield(self._advanced)
+            await self._turn()
+
+    def _turn(self) -> asyncio.Future[None]:
+        """Done when the next commit is over, however it ended."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(waiter)
+        return waiter
 
     # the account
 
@@ -419,10 +432,10 @@ class Journal:
             with contextlib.suppress(asyncio.CancelledError):
                 await cancel(task)
         while self._committing:
-            await asyncio.shield(self._advanced)
+            await self._turn()
         if any(state.gathered for state in self._lanes.values()):
             self._flush()
-            await asyncio.shield(self._advanced)
+            await self._turn()
         try:
             await self._loop.run_in_executor(self._writer, self._store.close, self._clock)
         except StorageError as error:

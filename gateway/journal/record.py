@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from protocols.model import Batch
 
 
@@ -28,8 +30,7 @@ class DropReason(StrEnum):
     TOO_LARGE = "too-large"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
+class Record(msgspec.Struct, frozen=True, eq=False):
     """One entry of the journal. ``(epoch, seq)`` is unique over all lanes and for ever."""
 
     epoch: int

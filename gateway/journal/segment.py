@@ -87,6 +87,7 @@ class Segment:
         self._connection: apsw.Connection | None = None
         self._state_slot = 0
         self._entries = 0
+        self._inode = 0
 
     # writing
 
@@ -112,6 +113,7 @@ class Segment:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.execute(SCHEMA)
             count = connection.execute("SELECT ifnull(max(id), 0) FROM entry").fetchone()
+        self._inode = _inode(self.path)
         self._entries = max(int(count[0]) + 1 if count else 0, DEFINITIONS_AT)
         self.writable, self.sealed = True, False
 
@@ -231,6 +233,10 @@ class Segment:
             return self.facts.bytes
         return sum(_size(path) for path in (self.path, *side_files(self.path)))
 
+    def is_linked(self) -> bool:
+        """Whether the files that are open are still those that their names lead to."""
+        return _inode(self.path) == self._inode and (not self.wal_pages or side_files(self.path)[0].exists())
+
     # inside
 
     def _reading(self) -> apsw.Connection:
@@ -296,6 +302,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _size(path: Path) -> int:

@@ -108,14 +108,15 @@ class Facts(msgspec.Struct, array_like=True):
     """Seq of its first record; also in its name."""
     last: int
     """Seq of its last record; ``first - 1`` when it has none."""
-    values: int
-    bytes: int
+    values: int = 0
+    bytes: int = 0
     """Size of the sealed file; 0 where unknown."""
-    first_ns: int
-    last_ns: int
+    first_ns: int = 0
+    last_ns: int = 0
     """Stamps of its first and last record."""
-    closed_ns: int
-    """Trusted time of the last commit."""
+    opened_ns: int = 0
+    closed_ns: int = 0
+    """Trusted time at its beginning and of its last commit."""
 
 
 @dataclass(slots=True)

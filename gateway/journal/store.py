@@ -22,7 +22,7 @@ from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition
 from gateway.journal.ledger import Book
 from gateway.journal.record import DropReason, Lane
-from gateway.journal.segment import DiskFull, Segment, StorageError, translated
+from gateway.journal.segment import PAGE, DiskFull, Segment, StorageError, translated
 from protocols.clock import Clock
 
 log = structlog.get_logger("holdfast.journal")
@@ -31,8 +31,13 @@ SMALLEST_SEGMENT: Final = 1024 * 1024
 LARGEST_SEGMENT: Final = 64 * 1024 * 1024
 EVENTS_SHARE: Final = 8
 """The events lane may always keep this fraction of the bytes."""
+AGE_SHARE: Final = 8
+"""A segment is closed after this fraction of the greatest age, so that a slow lane can forget too."""
 RESERVE_BYTES: Final = 256 * 1024
 """Space held back so that a count can be stored on a disk that somebody else has filled."""
+COMMIT_BYTES: Final = 4 * PAGE
+"""What a commit takes besides its records: pages that are only partly new."""
+LOOK_BYTES: Final = 4 * 1024 * 1024
 PLAUSIBLE_S: Final = 1_704_067_200
 """1 January 2024: a wall clock before it was never set."""
 
@@ -56,6 +61,8 @@ class Store:
         self.bytes = 0
         self._roll_bytes = roll
         self._lock = -1
+        self._budget = 0
+        """Bytes that may be written before the files have to be looked at again."""
         self._trusted: TrustedTime | None = None
 
     # opening
@@ -115,7 +122,10 @@ class Store:
     def commit(self, groups: dict[Lane, Group | None], clock: Clock) -> dict[Lane, StorageError | None]:
         """Make each lane's group durable. What went wrong stands in the answer, by lane."""
         now, trusted_ns = clock.monotonic(), self._now(clock)
-        self._make_room(sum(group.bytes for group in groups.values() if group is not None), now, trusted_ns)
+        need = sum(2 * group.bytes + COMMIT_BYTES for group in groups.values() if group is not None)
+        if need > self._budget:
+            self._make_room(need, now, trusted_ns)
+        self._budget -= need
         return {lane: self._commit(lane, group, now, trusted_ns) for lane, group in groups.items()}
 
     def _commit(self, lane: Lane, group: Group | None, now: float, trusted_ns: int) -> StorageError | None:
@@ -157,10 +167,11 @@ class Store:
         """Age, space and what was put off: call it about once a second."""
         now, trusted_ns = clock.monotonic(), self._now(clock)
         for chain in self.chains.values():
-            for segment in chain.unsealed():
-                chain.seal_up(segment)
-        oldest_ns = trusted_ns - int(self.options.max_age_s * 1e9)
+            chain.mend_files()
+        age_ns = int(self.options.max_age_s * 1e9)
+        oldest_ns = trusted_ns - age_ns
         for chain in self.chains.values():
+            chain.roll_if_older(trusted_ns - age_ns // AGE_SHARE, now, trusted_ns)
             while (oldest := chain.oldest()) is not None and oldest.facts.closed_ns < oldest_ns:
                 if not self._retire(chain, oldest, DropReason.AGE, now, trusted_ns):
                     break
@@ -171,15 +182,17 @@ class Store:
     def _make_room(self, need: int, now: float, trusted_ns: int) -> None:
         """Remove segments until ``need`` bytes more fit below the bound."""
         pages = sum(chain.active.wal_pages for chain in self.chains.values() if chain.active is not None)
-        need = 2 * need + pages * 8192 + 65536
-        while self._short(need) and self._remove_one(DropReason.FULL, now, trusted_ns):
+        need += pages * PAGE
+        while (short := self._short(need)) and self._remove_one(DropReason.FULL, now, trusted_ns):
             pass
-        short = self._short(need)
-        squeezed = self.free_bytes < self.options.min_free_bytes
+        room, spare = self.options.max_bytes - self.bytes - pages * PAGE, self.free_bytes - self.options.min_free_bytes
+        self._budget = max(0, min(room, spare, LOOK_BYTES))
+        squeezed = spare < 0
         self.full = short and self.options.when_full == "drop-newest"
         self.chains[Lane.TELEMETRY].roll_bytes = SMALLEST_SEGMENT if squeezed else self._roll_bytes
 
     def _short(self, need: int) -> bool:
+        """Whether ``need`` bytes more would break a bound."""
         self.bytes = sum(chain.size() for chain in self.chains.values()) + RESERVE_BYTES
         with contextlib.suppress(OSError):
             space = os.statvfs(self.folder)
