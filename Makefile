@@ -43,7 +43,7 @@ bench: .venv/.dev ## speed, measured (minutes)
 
 long: .venv/.dev ## the tests with their large figures (an hour or more)
 	@tools/packages mosquitto gcc pkg-config libmodbus-dev e2fsprogs
-	HOLDFAST_LONG=1 $(BIN)/python -m pytest $(ARGS)
+	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest $(ARGS)
 
 run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
 	$(BIN)/holdfast run $(SITE) $(ARGS)

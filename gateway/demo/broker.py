@@ -129,13 +129,20 @@ class Broker:
         return True
 
 
+def choose(name: str) -> Flavour:
+    """The flavour called ``name``, or the best one where that is empty. Raises NoBroker where it is not installed."""
+    found = flavours()
+    for each in found:
+        if name in ("", each.name):
+            return each
+    what = name or "an MQTT broker"
+    raise NoBroker(f"{what} is not installed: apt-get install mosquitto, or pip install 'holdfast[demo]' for the embedded one")
+
+
 @asynccontextmanager
-async def running(folder: Path, clock: Clock, flavour: Flavour | None = None) -> AsyncIterator[Broker]:
-    """A started broker, killed on exit. Raises NoBroker where none is installed or none starts."""
-    chosen = flavour or next(iter(flavours()), None)
-    if chosen is None:
-        raise NoBroker("no MQTT broker is installed: apt-get install mosquitto, or pip install 'holdfast[demo]'")
-    broker = Broker(chosen, folder, clock)
+async def running(folder: Path, clock: Clock, flavour: Flavour) -> AsyncIterator[Broker]:
+    """A started broker, killed on exit. Raises NoBroker where it does not start."""
+    broker = Broker(flavour, folder, clock)
     try:
         await broker.start()
         yield broker

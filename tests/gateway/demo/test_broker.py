@@ -17,9 +17,7 @@ PROTOCOL = {"3.1.1": aiomqtt.ProtocolVersion.V311, "5": aiomqtt.ProtocolVersion.
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def flavour(request: pytest.FixtureRequest) -> Flavour:
-    found = {each.name: each for each in broker.flavours()}
-    assert request.param in found, f"{request.param} is not installed"
-    return found[request.param]
+    return broker.choose(request.param)
 
 
 async def _said_and_heard(flavour: Flavour, port: int) -> bytes:
@@ -52,3 +50,9 @@ async def test_a_broker_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(NoBroker, match=r"broken did not start on .*: no licence"):
         async with broker.running(tmp_path, SystemClock(), broken):
             pass
+
+
+def test_a_broker_that_is_not_installed_is_said() -> None:
+    """Asking for a broker that is not there says how to get one."""
+    with pytest.raises(NoBroker, match="apt-get install"):
+        broker.choose("emqx")
