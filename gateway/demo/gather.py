@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -84,11 +85,11 @@ def lag_s(ledger: Ledger, uplink: str, now_ns: int) -> float:
 def lateness_p99_s(late: Iterable[list[int]]) -> float:
     """Upper bound of the bucket with the 99th percentile over all connections, in seconds; infinite above the last."""
     counts = [sum(column) for column in zip(*late, strict=True)]
-    total, seen = sum(counts), 0
-    for bound, count in zip((*LATENESS_BUCKETS_S, float("inf")), counts, strict=True):
+    needed, seen = 0.99 * sum(counts), 0
+    for bound, count in zip((*LATENESS_BUCKETS_S, math.inf), counts, strict=bool(counts)):
         seen += count
-        if seen >= 0.99 * total:
-            return bound if total else 0.0
+        if needed and seen >= needed:
+            return bound
     return 0.0
 
 
