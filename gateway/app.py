@@ -54,6 +54,8 @@ class _Delivery:
 class _Parts:
     """What an uplink is made of, beside its options."""
 
+    folder: Path
+    """Where it may keep what must survive a restart."""
     gateway: model.Gateway
     reader: Reader
     latest: Latest
@@ -64,10 +66,11 @@ class _Parts:
 class Appliance:
     """A running gateway. Made by ``running``."""
 
-    def __init__(self, journal: Journal, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, journal: Journal, folder: Path, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup) -> None:
         self.journal = journal
         self.latest = Latest()
         self._report = ReportByException()
+        self._folder = folder
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
@@ -128,7 +131,7 @@ class Appliance:
 
     def _start_uplink(self, options: model.Uplink, gateway: model.Gateway) -> None:
         status = links.Status("uplink", options.name)
-        parts = _Parts(gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, status)
+        parts = _Parts(self._folder, gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, status)
         session = _UPLINKS[type(options)](options, parts)
         task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"uplink {options.name}")
         self._deliveries[options.name] = _Delivery(options, status, task)
@@ -143,7 +146,15 @@ class Appliance:
 
 
 def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session:
-    return Sparkplug(options, made_of.gateway, made_of.reader, made_of.latest, clock=made_of.clock, status=made_of.status).session
+    return Sparkplug(
+        options,
+        made_of.gateway,
+        made_of.reader,
+        made_of.latest,
+        clock=made_of.clock,
+        status=made_of.status,
+        bdseq_file=made_of.folder / f"bdseq.{options.name}",
+    ).session
 
 
 def _plain(options: model.PlainMqttUplink, made_of: _Parts) -> links.Session:
@@ -168,16 +179,17 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
     beyond what its link can mend ends the whole appliance, so that the service is started anew and nothing half works.
     """
     clock = clock or SystemClock()
+    folder = config.resolve(site.journal.path, base)
     journal = await Journal.open(site.journal, clock=clock, base=base)
     try:
         async with asyncio.TaskGroup() as tasks:
-            appliance = Appliance(journal, clock, installed(), tasks)
+            appliance = Appliance(journal, folder, clock, installed(), tasks)
 
             def snapshot() -> metrics.Snapshot:
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
 
             async with (
-                control.serving(journal, config.resolve(site.journal.path, base)),
+                control.serving(journal, folder),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot),
             ):
                 await appliance.apply(site)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -20,7 +20,7 @@ import uvloop
 from gateway import config, control, questions
 from gateway.config import Located, model
 from gateway.config.drivers import installed
-from gateway.journal import Journal, JournalBusy
+from gateway.journal import Journal, JournalBusy, Lane
 from gateway.service import serve
 from gateway.telemetry import logs
 from protocols.clock import SystemClock
@@ -32,6 +32,8 @@ FAILED: Final = 1
 WRONG: Final = 2
 
 SITE = click.argument("site", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+LANE = click.option("--lane", type=click.Choice([lane.value for lane in Lane]), default=Lane.TELEMETRY.value, show_default=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -109,12 +111,12 @@ def stat(site: Path) -> None:
 
 @journal.command()
 @SITE
-@click.option("--lane", type=click.Choice(["telemetry", "events"]), default="telemetry", show_default=True)
+@LANE
 @click.option("-n", "--records", type=click.IntRange(0, 100_000), default=10, show_default=True, help="How many records from the end.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as records come (only of a running gateway).")
 def tail(site: Path, lane: str, records: int, follow: bool) -> None:
     """Print the newest records, one line of JSON each."""
-    _ask(site, questions.Tail(lane=lane, records=records, follow=follow))
+    _ask(site, questions.Tail(lane=Lane(lane), records=records, follow=follow))
 
 
 @journal.command()
@@ -126,12 +128,12 @@ def verify(site: Path) -> None:
 
 @journal.command()
 @SITE
-@click.option("--lane", type=click.Choice(["telemetry", "events"]), default="telemetry", show_default=True)
+@LANE
 @click.option("--first", type=click.IntRange(0), default=0, help="First sequence number.")
 @click.option("--last", type=click.IntRange(0), default=None, help="Last sequence number; none goes to the end.")
 def export(site: Path, lane: str, first: int, last: int | None) -> None:
     """Print records, and the gaps between them, one line of JSON each."""
-    _ask(site, questions.Export(lane=lane, first=first, last=last))
+    _ask(site, questions.Export(lane=Lane(lane), first=first, last=last))
 
 
 def _ask(site: Path, question: questions.Request) -> None:
@@ -151,7 +153,7 @@ async def _print(options: model.JournalOptions, base: Path, question: questions.
             click.echo(json.dumps(line, ensure_ascii=False))
 
 
-async def _answers(options: model.JournalOptions, base: Path, question: questions.Request) -> AsyncIterator[dict[str, Any]]:  # Any: JSON
+async def _answers(options: model.JournalOptions, base: Path, question: questions.Request) -> questions.Lines:
     folder = config.resolve(options.path, base)
     try:
         async with aclosing(control.ask(folder, question)) as answers:

@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -56,7 +56,7 @@ async def serving(journal: Journal, folder: Path) -> AsyncIterator[None]:
             _unlink(path)
 
 
-async def ask(folder: Path, request: questions.Request) -> AsyncIterator[dict[str, Any]]:  # Any: JSON
+async def ask(folder: Path, request: questions.Request) -> questions.Lines:
     """The lines that the gateway serving the journal in ``folder`` answers. Raises NotRunning, ControlError."""
     with _short(folder) as path:
         try:

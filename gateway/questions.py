@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final, Literal
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -13,7 +13,7 @@ from gateway.journal import Journal, Lane, Lost, Record
 PORTION_RECORDS: Final = 500
 PORTION_BYTES: Final = 1024 * 1024
 
-Lines = AsyncIterator[dict[str, Any]]  # Any: JSON
+Lines = AsyncGenerator[dict[str, Any], None]  # Any: JSON
 
 
 class Stat(msgspec.Struct, frozen=True, tag_field="ask", tag="stat"):
@@ -27,7 +27,7 @@ class Verify(msgspec.Struct, frozen=True, tag_field="ask", tag="verify"):
 class Tail(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="tail"):
     """The newest records; with ``follow``, and all that come until whoever asks goes away."""
 
-    lane: Literal["telemetry", "events"] = "telemetry"
+    lane: Lane = Lane.TELEMETRY
     records: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 10
     follow: bool = False
 
@@ -35,7 +35,7 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="tail
 class Export(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="export"):
     """Records ``first`` to ``last`` (inclusive; None is the newest at the moment of asking), and the gaps between."""
 
-    lane: Literal["telemetry", "events"] = "telemetry"
+    lane: Lane = Lane.TELEMETRY
     first: Annotated[int, msgspec.Meta(ge=0)] = 0
     last: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
@@ -50,9 +50,9 @@ async def answer(journal: Journal, request: Request) -> Lines:
     elif isinstance(request, Verify):
         yield msgspec.to_builtins(await journal.verify())
     elif isinstance(request, Export):
-        lane = Lane(request.lane)
-        end = journal.head(lane) if request.last is None else min(request.last + 1, journal.head(lane))
-        async for one in _span(journal, lane, request.first, end):
+        head = journal.head(request.lane)
+        end = head if request.last is None else min(request.last + 1, head)
+        async for one in _span(journal, request.lane, request.first, end):
             yield one
     else:
         async for one in _tail(journal, request):
@@ -60,7 +60,7 @@ async def answer(journal: Journal, request: Request) -> Lines:
 
 
 async def _tail(journal: Journal, request: Tail) -> Lines:
-    lane = Lane(request.lane)
+    lane = request.lane
     end = journal.head(lane)
     first = max(0, end - request.records)
     while True:

@@ -346,7 +346,12 @@ class Journal:
             size += each[1]
         return found
 
-    async def _wait(self, heads: Mapping[Lane, int]) -> None:
+    def head(self, lane: Lane) -> int:
+        """Seq after the last durable record of ``lane``."""
+        return self._lanes[lane].head
+
+    async def wait(self, heads: Mapping[Lane, int]) -> None:
+        """Return when the head of some lane is beyond the one given for it."""
         while not any(self._lanes[lane].head > head for lane, head in heads.items()):
             await self._turn()
 
@@ -461,7 +466,7 @@ class Reader:
 
     def head(self, lane: Lane) -> int:
         """Seq after the last durable record of ``lane``."""
-        return self._journal._lanes[lane].head
+        return self._journal.head(lane)
 
     def pending(self, lane: Lane) -> tuple[Span, ...]:
         """Durable spans (first, last) that are neither acknowledged nor lost, oldest first."""
@@ -483,7 +488,7 @@ class Reader:
 
     async def wait(self, lane_heads: Mapping[Lane, int]) -> None:
         """Return when the head of some lane is beyond the one given for it."""
-        await self._journal._wait(lane_heads)
+        await self._journal.wait(lane_heads)
 
 
 def _group(entries: list[_Entry]) -> Group:
