@@ -268,9 +268,9 @@ def _outage_budget(site: Site, drivers: Drivers) -> Iterator[Problem]:
     needed = rate.bytes_s * site.outage_budget_s
     held = site.journal.max_bytes / rate.bytes_s
     message = (
-        f"the journal holds {_span(held)} of an outage and not the {_span(site.outage_budget_s)} of outage_budget_s: "
-        f"{rate.values_s:,.0f} values/s are {rate.bytes_s:,.0f} bytes/s, {needed:,.0f} bytes"
-        f"{'' if sure else ' if every value changes at every scan'}, max_bytes is {site.journal.max_bytes:,}"
+        f"the journal holds {_span(held)} of an outage, not the {_span(site.outage_budget_s)} that outage_budget_s asks for: "
+        f"{rate.values_s:,.0f} values/s fill {rate.bytes_s:,.0f} bytes/s{'' if sure else ', if every value changes at every scan'}; "
+        f"that is {needed:,.0f} bytes, max_bytes is {site.journal.max_bytes:,}"
     )
     advice = (
         f"raise journal.max_bytes to {_round_up(needed):,}, or read slower (scan_s), or report less (deadband with max_silence_s); "

@@ -147,14 +147,14 @@ def test_an_outage_that_the_journal_cannot_hold_is_an_error_with_figures_and_way
     site = site_of("journal: {max_bytes: 100000000}\nconnections:\n" + tcp("a", "h", boxes("d", tags=points(100))), drivers)
     (problem,) = check(site, drivers=drivers)
     assert (problem.path, problem.severity) == ("journal.max_bytes", "error")
-    assert "100 values/s are 1,230 bytes/s" in problem.message
-    assert "22.6 h of an outage and not the 3 days" in problem.message
-    assert all(word in problem.advice for word in ("journal.max_bytes to 335,544,320", "scan_s", "deadband", "outage_budget_s: 81240"))
+    assert "100 values/s fill 737 bytes/s" in problem.message
+    assert "holds 37.7 h of an outage, not the 3 days" in problem.message
+    assert all(word in problem.advice for word in ("journal.max_bytes to 201,326,592", "scan_s", "deadband", "outage_budget_s: 135600"))
 
 
 def test_following_the_advice_mends_the_budget(drivers: Drivers) -> None:
     connections = "connections:\n" + tcp("a", "h", boxes("d", tags=points(100)))
-    for line in ("journal: {max_bytes: 335544320}\n", "journal: {max_bytes: 100000000}\noutage_budget_s: 81240\n"):
+    for line in ("journal: {max_bytes: 201326592}\n", "journal: {max_bytes: 100000000}\noutage_budget_s: 135600\n"):
         assert check(site_of(line + connections, drivers), drivers=drivers) == []
 
 
