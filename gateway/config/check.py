@@ -131,25 +131,25 @@ def _topic_names(site: Site) -> Iterator[Problem]:
 
 
 def _one_line_each(site: Site) -> Iterator[Problem]:
-    """Two connections to one endpoint would have two requests in flight on it, and read each other's answers."""
-    seen: dict[tuple[str, object], str] = {}
+    """A serial line carries one request at a time; a device on the network may or may not serve several clients."""
+    serial: dict[str, int] = {}
+    network: dict[str, int] = {}
     for at, connection in enumerate(site.connections):
-        if (endpoint := _endpoint(connection)) is None:
-            continue
-        key, field = endpoint
-        first = seen.setdefault(key, f"connections[{at}]")
-        if first != f"connections[{at}]":
-            what = key[0] if key[1] is None else f"{key[0]}:{key[1]}"
-            advice = f"make it one connection: move these devices under {first}"
-            yield _error(("connections", at, field), f"{first} already uses {what}; a line takes one request at a time", advice)
+        port, endpoint = getattr(connection, "serial_port", None), _endpoint(connection)
+        if isinstance(port, str) and (first := serial.setdefault(posixpath.normpath(port), at)) != at:
+            message = f"connections[{first}] already uses {port}; a line takes one request at a time"
+            yield _error(("connections", at, "serial_port"), message, _JOIN.format(first))
+        if endpoint and (first := network.setdefault(endpoint, at)) != at:
+            message = f"connections[{first}] already goes to {endpoint}; many devices serve one client at a time or mix up their answers"
+            yield _warning(("connections", at, "host"), message, f"{_JOIN.format(first)}; leave it if the device serves several clients")
 
 
-def _endpoint(connection: object) -> tuple[tuple[str, object], str] | None:
-    serial = getattr(connection, "serial_port", None)
-    if isinstance(serial, str):
-        return (posixpath.normpath(serial), None), "serial_port"
+_JOIN: Final = "make it one connection: move these devices under connections[{}]"
+
+
+def _endpoint(connection: object) -> str | None:
     host, port = getattr(connection, "host", None), getattr(connection, "port", None)
-    return ((host.casefold().rstrip("."), port), "host") if isinstance(host, str) and port is not None else None
+    return f"{host.casefold().rstrip('.')}:{port}" if isinstance(host, str) and port is not None else None
 
 
 # Uplinks

@@ -62,13 +62,13 @@ RULES = [
     ("connections:\n" + tcp("a", "h", boxes("d/e")), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
     ("connections:\n" + tcp("a", "h", boxes('"d#"')), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
     ("connections:\n" + tcp('"a+b"', "h"), "connections[0].name", "error", "cannot be part of a topic"),
-    ("connections:\n" + tcp("a", "h") + tcp("b", "H"), "connections[1].host", "error", "connections[0] already uses h:502"),
+    ("connections:\n" + tcp("a", "h") + tcp("b", "H"), "connections[1].host", "warning", "connections[0] already goes to h:502"),
     (
         "connections:\n"
         + "".join(f"  - {{name: {one}, type: modbus-rtu, serial_port: {port}}}\n" for one, port in [("a", "/dev/x"), ("b", "/dev//x")]),
         "connections[1].serial_port",
         "error",
-        "connections[0] already uses /dev/x",
+        "connections[0] already uses /dev//x",
     ),
     (
         "connections:\n" + tcp("a", "h", boxes("d", tags="{name: t, at: 'holding:99999', kind: bool}")),
