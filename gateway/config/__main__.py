@@ -16,8 +16,8 @@ from gateway.config.schema import schema
 
 
 def pages() -> dict[str, str]:
-    """File name to text."""
-    drivers = own()
+    """File name to text. Raises Broken if a driver of ours cannot be imported: a page without it would be wrong."""
+    drivers = dict(own())
     return {
         "configuration.md": reference(drivers=drivers),
         "site.schema.json": json.dumps(schema(drivers=drivers), indent=2, ensure_ascii=False) + "\n",

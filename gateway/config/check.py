@@ -32,7 +32,8 @@ def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
     """All problems of ``site``, errors and warnings, sorted by path. Touches nothing."""
     drivers = installed() if drivers is None else drivers
     found = [problem for rule in RULES for problem in rule(site)]
-    found.extend(_connections(site, drivers))
+    said = {problem.path for problem in found}
+    found.extend(problem for problem in _connections(site, drivers) if problem.path not in said)  # a driver sees equal names too
     if not any(problem.severity == "error" for problem in found):
         found.extend(_outage_budget(site, drivers))
     return _sorted(found)

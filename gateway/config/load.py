@@ -283,7 +283,8 @@ def origin_of(form: TypeForm) -> object:
 
 
 def unwrap(form: TypeForm) -> tuple[TypeForm, list[msgspec.Meta]]:
-    """A type without ``Annotated``, and its Metas."""
+    """A type without its alias (``type X = ...``) and ``Annotated``, and its Metas."""
+    form = getattr(form, "__value__", form)
     if origin_of(form) is Annotated:
         core, *extras = typing.get_args(form)
         return core, [one for one in extras if isinstance(one, msgspec.Meta)]
