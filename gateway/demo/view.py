@@ -65,6 +65,8 @@ class Far:
     values: int = 0
     duplicate: int = 0
     missing: int = 0
+    disorder: int = 0
+    """Records that came after a later one of the same device."""
     marks: int = 0
     """Ledger marks that were checked."""
     unsure: str = ""
@@ -166,6 +168,7 @@ def is_whole(view: View) -> bool:
         and view.account.pending == 0
         and view.account.appended > 0
         and view.far.missing == 0
+        and view.far.disorder == 0
         and view.far.received >= view.account.appended
         and not view.far.unsure
     )
@@ -219,6 +222,7 @@ def report(view: View, outage: Outage) -> dict[str, Any]:  # Any: JSON
             "values": view.far.values,
             "duplicate": view.far.duplicate,
             "missing": view.far.missing,
+            "disorder": view.far.disorder,
             "marks": view.far.marks,
             "unsure": view.far.unsure,
         },
