@@ -121,7 +121,7 @@ class Sparkplug:
         broker = self.brokers[self._at]
         will = self.node.connect(self._bdseq.next())
         if self.host is not None:
-            self.host.connected()
+            self.host.connected(f"{broker.host}:{broker.port}")
         try:
             async with connect(self.options, broker, client_id=self._client_id, will=Will(will.topic, will.payload, 1, False)) as mqtt:
                 await _Connection(self, mqtt, broker).run(up)

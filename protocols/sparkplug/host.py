@@ -36,11 +36,14 @@ class PrimaryHost:
         self.topic = state_topic(name)
         self.name = name
         self.online: bool | None = None
-        self._newest = -1
+        self._broker = ""
+        self._newest: dict[str, int] = {}
 
-    def connected(self) -> None:
-        """A new connection: what the host said elsewhere says nothing about this broker, but its time still counts."""
+    def connected(self, broker: str) -> None:
+        """A new connection: what the host said elsewhere says nothing about ``broker``. Times count for each broker alone
+        (tck-id-operational-behavior-host-application-multi-server-timestamp), over all connections to it."""
         self.online = None
+        self._broker = broker
 
     def take(self, topic: str, payload: bytes) -> Word:
         """Read one message. Only the configured host's topic counts (tck-id-...-phid-wait-id)."""
@@ -50,8 +53,8 @@ class PrimaryHost:
             state = msgspec.json.decode(payload, type=_State)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Word.IGNORED
-        if state.timestamp < self._newest:
+        if state.timestamp < self._newest.get(self._broker, state.timestamp):
             return Word.IGNORED
-        self._newest = state.timestamp
+        self._newest[self._broker] = state.timestamp
         self.online = state.online
         return Word.ONLINE if state.online else Word.OFFLINE

@@ -34,10 +34,19 @@ def test_an_older_word_is_ignored_and_one_of_the_same_time_counts() -> None:
 
 def test_a_new_connection_forgets_the_word_but_not_its_time() -> None:
     host = PrimaryHost("scada-1")
+    host.connected("one")
     host.take(TOPIC, state(True, 1000))
-    host.connected()
+    host.connected("one")
     assert host.online is None
     assert host.take(TOPIC, state(True, 999)) is Word.IGNORED
+
+
+def test_times_are_compared_for_each_broker_alone() -> None:
+    host = PrimaryHost("scada-1")
+    host.connected("one")
+    host.take(TOPIC, state(False, 1000))
+    host.connected("two")
+    assert host.take(TOPIC, state(True, 10)) is Word.ONLINE
 
 
 @pytest.mark.parametrize(
