@@ -408,6 +408,12 @@ class MqttSession:
         head = self._heads[topic] = len(name).to_bytes(2, "big") + name + (b"\0" if self._v5 else b"")
         return head
 
+    def _hint(self) -> str:
+        """What may be wrong where a broker closes the connection instead of answering."""
+        if self._options.tls and not self._options.tls.cert_file:
+            return "the broker may want a client certificate (tls.cert_file), or does not speak this version (protocol)"
+        return "is it an MQTT broker, does it speak this version (protocol), or does this port want TLS?"
+
     def _too_large(self, topic: str, size: int) -> Rejected:
         return Rejected(
             PACKET_TOO_LARGE,
@@ -520,7 +526,7 @@ class _Client(aiomqtt.Client):
             )
         if not self._connected.done():
             if type(error) is Unreachable:
-                error = Unreachable(f"{error}; closed before CONNACK: is it an MQTT broker, does it speak this version (protocol)?")
+                error = Unreachable(f"{error}; closed before CONNACK: {self._session._hint()}")
             self._connected.set_exception(error)
         self._session._lose(error)
 
