@@ -48,6 +48,7 @@ OPEN_FOR_READING: Final = 2
 ROWS_AT_ONCE: Final = 4096
 CHECK_BYTES: Final = 1024 * 1024
 MOST_QUARANTINE: Final = 4 * 1024 * 1024
+MOST_SEQ: Final = 1 << 54
 PART_MASK: Final = (1 << PART_BITS) - 1
 
 
@@ -184,6 +185,7 @@ class Chain:
         """Settle for each segment what it holds, and count in the book what is absent between them."""
         expected = self.book.first
         for index, segment in enumerate(segments):
+            more: list[Segment] = []
             is_last = index == len(segments) - 1
             limit = None if is_last else segments[index + 1].facts.first - 1
             facts = told.get((segment.facts.epoch, segment.facts.first))
@@ -192,37 +194,34 @@ class Chain:
             elif facts is not None and not is_last and _stands(segment, facts):
                 segment.facts, segment.sealed = facts, True
             else:
-                self._close_unclean(segment, facts.last if facts is not None and not is_last else limit)
-            self._absent(expected, segment.facts.first - 1, segment.facts.epoch)
-            expected = max(expected, segment.facts.last + 1)
-            if segment is self.active:
-                continue
-            if segment.facts.last >= self.book.first and segment.facts.last >= segment.facts.first:
-                self.sealed.append(segment)
-            else:  # without records, or counted as removed just before the power went
-                self._empty.append(segment)
+                more = self._close_unclean(segment, facts.last if facts is not None and not is_last else limit)
+            for each in (segment, *more):
+                self._absent(expected, each.facts.first - 1, each.facts.epoch)
+                expected = max(expected, each.facts.last + 1)
+                self._place(each)
         if segments:
             self._absent(expected, self.book.next - 1, segments[-1].facts.epoch)
         self.book.next = self.durable = max(self.book.next, expected)
 
-    def _close_unclean(self, segment: Segment, limit: int | None) -> None:
-        """Complete an unsealed segment from what its WAL still holds, and seal it; search its raw bytes if that fails."""
+    def _place(self, segment: Segment) -> None:
+        if segment is self.active:
+            return
+        if segment.facts.last >= self.book.first and segment.facts.last >= segment.facts.first:
+            self.sealed.append(segment)
+        else:  # without records, or counted as removed just before the power went
+            self._empty.append(segment)
+
+    def _close_unclean(self, segment: Segment, limit: int | None) -> list[Segment]:
+        """Seal a segment that was left open; search its raw bytes if it does not hold what it should. Records that only
+        the raw WAL holds (behind a damaged or torn place SQLite sees nothing) go into a segment of their own."""
         finds = salvage.Finds()
         salvage.search(salvage.read_raw(side_files(segment.path)[0]), self.lane, segment.facts.epoch, finds)
         try:
-            if not segment.path.exists():
-                raise Damaged(f"{segment.path}: only its WAL is left")
-            segment.sealed = limit is not None and not _has_side_files(segment.path)
-            if not segment.sealed:
-                segment.open()
-                self._complete(segment, salvage.whole(finds.rows))
-            count, first, last = segment.span(segment.facts.first, limit)
-            last = max(limit or 0, last)
-            if count and (first != segment.facts.first or count != self._expected(first, last)):
-                raise Damaged(f"{segment.path}: records are absent")
-            if limit is not None and limit >= segment.facts.first and not count:
-                raise Damaged(f"{segment.path}: all records are absent")
-            self._measure(segment, first if count else segment.facts.first, last if count else segment.facts.first - 1)
+            last = self._seen(segment, limit)
+            behind = {row: each for row, each in salvage.whole(finds.rows).items() if last < row >> PART_BITS <= (limit or MOST_SEQ)}
+            if behind and last < segment.facts.first:
+                raise Damaged(f"{segment.path}: the WAL is damaged")
+            more = [self._split_off(segment, behind, finds)] if behind else []
             if not segment.sealed:
                 segment.seal()
             segment.close()
@@ -230,16 +229,34 @@ class Chain:
         except StorageError as error:
             log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
             self._mend(segment, limit)
+            return []
+        return more
 
-    def _complete(self, segment: Segment, rows: dict[int, bytes]) -> None:
-        """Put rows that were found in the WAL, and that SQLite does not see, back in their place."""
-        if not rows:
-            return
-        there = {row for row, _ in segment.rows(min(rows) >> PART_BITS, max(rows) >> PART_BITS, -1)}
-        absent = [(row, rows[row]) for row in sorted(rows.keys() - there)]
-        if absent:
-            log.info("records_rescued", segment=segment.path.name, rows=len(absent))
-            segment.commit(absent, (), [], [], sum(len(each) for _, each in absent))
+    def _seen(self, segment: Segment, limit: int | None) -> int:
+        """The last record that SQLite sees, after a look at whether it sees all before; the facts are measured. Raises Damaged."""
+        if not segment.path.exists():
+            raise Damaged(f"{segment.path}: only its WAL is left")
+        segment.sealed = limit is not None and not _has_side_files(segment.path)
+        if not segment.sealed:
+            segment.open()
+        count, _, last = segment.span(segment.facts.first, limit)
+        if limit is not None and limit >= segment.facts.first:
+            last = limit
+        if count != self._expected(segment.facts.first, last) and (count or last):
+            raise Damaged(f"{segment.path}: records are absent")
+        self._measure(segment, segment.facts.first, last if count else segment.facts.first - 1)
+        return segment.facts.last
+
+    def _split_off(self, segment: Segment, rows: dict[int, bytes], finds: salvage.Finds) -> Segment:
+        first = min(rows) >> PART_BITS
+        fresh = Segment(self.folder, self.lane, Facts(segment.facts.epoch, first, max(rows) >> PART_BITS))
+        rows = self._readable(rows, finds)
+        log.info("records_rescued", segment=segment.path.name, into=fresh.path.name, rows=len(rows))
+        salvage.rewrite(fresh.path, sorted(rows.items()), self._kept_entries(segment, finds, rows))
+        fresh.facts.bytes = fresh.path.stat().st_size
+        _remeasure(fresh.facts, rows.values())
+        self._count_absent(fresh, rows, fresh.facts.last, set(finds.damaged.values()))
+        return fresh
 
     def _expected(self, first: int, last: int) -> int:
         return sum(b + 1 - a for a, b in self.book.gaps.outside(first, last))
@@ -277,8 +294,9 @@ class Chain:
     # writing
 
     def begin(self, epoch: int) -> None:
-        """A new epoch: seqs could have been used before."""
+        """A new epoch: seqs could have been used before. What was found at opening is to be stored at once."""
         self.book.epoch = epoch
+        self.book.urgent = self.book.dirty = bool(self.sealed or self._empty)
         self.active = None
 
     def commit(self, group: Group | None, now: float, trusted_ns: int) -> None:

@@ -38,8 +38,8 @@ RESERVE_BYTES: Final = 256 * 1024
 COMMIT_BYTES: Final = 4 * PAGE
 """What a commit takes besides its records: pages that are only partly new."""
 LOOK_BYTES: Final = 4 * 1024 * 1024
-PLAUSIBLE_S: Final = 1_704_067_200
-"""1 January 2024: a wall clock before it was never set."""
+PLAUSIBLE_S: Final = 1_577_836_800
+"""1 January 2020: a wall clock before it was never set."""
 
 
 class JournalBusy(Exception):
@@ -72,6 +72,13 @@ class Store:
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        try:
+            self._open(clock)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _open(self, clock: Clock) -> None:
         clean = {lane: chain.open() for lane, chain in self.chains.items()}
         known = max(chain.highest_epoch() for chain in self.chains.values()) // len(LANES)
         generation = max(known + 1, self._first_generation(clock))
@@ -82,6 +89,15 @@ class Store:
         self._trusted = TrustedTime(newest, clock.time_ns(), clock.monotonic())
         self._hold_reserve()
         self.look(clock)
+        for lane, chain in self.chains.items():  # what was found and counted must not be counted again
+            if chain.book.urgent:
+                self._commit(lane, None, clock.monotonic(), self._now(clock))
+
+    def _let_go(self) -> None:
+        for chain in self.chains.values():
+            chain.let_go()
+        os.close(self._lock)
+        self._lock = -1
 
     def _take_lock(self) -> None:
         with translated(self.folder):
@@ -90,16 +106,12 @@ class Store:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-                self._drop_lock()
+                os.close(self._lock)
                 raise JournalBusy(
                     f"{self.folder}: the journal is in use by process {holder or 'unknown'}: ask that gateway, or stop it first"
                 ) from None
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-
-    def _drop_lock(self) -> None:
-        os.close(self._lock)
-        self._lock = -1
 
     def _first_generation(self, clock: Clock) -> int:
         """Where a journal that knows nothing begins: wall-clock seconds, so that a wiped folder repeats no epoch. A clock
@@ -113,9 +125,7 @@ class Store:
             for chain in self.chains.values():
                 chain.close(clock.monotonic(), self._now(clock))
         finally:
-            for chain in self.chains.values():
-                chain.let_go()
-            self._drop_lock()
+            self._let_go()
 
     # writing
 
@@ -183,7 +193,7 @@ class Store:
         """Remove segments until ``need`` bytes more fit below the bound."""
         pages = sum(chain.active.wal_pages for chain in self.chains.values() if chain.active is not None)
         need += pages * PAGE
-        while (short := self._short(need)) and self._remove_one(DropReason.FULL, now, trusted_ns):
+        while (short := self._short(need)) and self._remove_one(DropReason.FULL, now, trusted_ns, squeezed=self._fits(need)):
             pass
         room, spare = self.options.max_bytes - self.bytes - pages * PAGE, self.free_bytes - self.options.min_free_bytes
         self._budget = max(0, min(room, spare, LOOK_BYTES))
@@ -197,17 +207,21 @@ class Store:
         with contextlib.suppress(OSError):
             space = os.statvfs(self.folder)
             self.free_bytes = space.f_bavail * space.f_frsize
-        return self.bytes + need > self.options.max_bytes or self.free_bytes < self.options.min_free_bytes
+        return not self._fits(need) or self.free_bytes < self.options.min_free_bytes
 
-    def _remove_one(self, cause: DropReason, now: float, trusted_ns: int) -> bool:
-        victim = self._victim()
+    def _fits(self, need: int) -> bool:
+        return self.bytes + need <= self.options.max_bytes
+
+    def _remove_one(self, cause: DropReason, now: float, trusted_ns: int, *, squeezed: bool = False) -> bool:
+        victim = self._victim(squeezed)
         return victim is not None and self._retire(*victim, cause, now, trusted_ns)
 
-    def _victim(self) -> tuple[Chain, Segment] | None:
-        """Whose oldest segment goes next, if any may."""
+    def _victim(self, squeezed: bool) -> tuple[Chain, Segment] | None:
+        """Whose oldest segment goes next, if any may. Events do not give way to a foreign writer (``squeezed``) while
+        there is any space at all."""
         events, telemetry = self.chains[Lane.EVENTS], self.chains[Lane.TELEMETRY]
         over = events.size() > self.options.max_bytes // EVENTS_SHARE
-        for chain in (events, telemetry) if over else (telemetry, events):
+        for chain in (telemetry,) if squeezed else (events, telemetry) if over else (telemetry, events):
             oldest = chain.oldest()
             if oldest is not None and (self.options.when_full == "drop-oldest" or chain.settled(oldest)):
                 return chain, oldest
