@@ -7,6 +7,7 @@ error, so that every command can be piped.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Coroutine
@@ -36,7 +37,27 @@ SITE = click.argument("site", type=click.Path(exists=True, dir_okay=False, path_
 LANE = click.option("--lane", type=click.Choice([lane.value for lane in Lane]), default=Lane.TELEMETRY.value, show_default=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+LATER: Final = {"demo": ("gateway.demo.demo", "demo")}
+"""Commands that are loaded only when they are called: they need the extra ``demo``, and nobody else shall pay for it."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LATER])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LATER:
+            return super().get_command(ctx, cmd_name)
+        module, name = LATER[cmd_name]
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            missing = f"it needs {error.name}: pip install 'holdfast[demo]'"
+            return click.Command(cmd_name, callback=lambda: _fail(missing), short_help=f"Not installed: {missing}")
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="holdfast")
 def main() -> None:
     """Holdfast: an industrial edge gateway that loses no reading silently."""

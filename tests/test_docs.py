@@ -87,7 +87,7 @@ def unknown_commands(script: str) -> list[str]:
 def _command(words: list[str]) -> bool:
     found: click.Command | None = main
     while isinstance(found, click.Group):
-        found = found.commands.get(words[0]) if words else None
+        found = found.get_command(click.Context(found), words[0]) if words else None
         words = words[1:]
     return found is not None
 

@@ -37,8 +37,10 @@ def commands() -> str:
 def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name, inner in sorted(command.commands.items()):
-            yield from _walk(f"{path} {name}", inner)
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            if inner := command.get_command(context, name):
+                yield from _walk(f"{path} {name}", inner)
 
 
 def metric_table() -> str:

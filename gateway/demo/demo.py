@@ -32,7 +32,7 @@ from gateway.demo import broker as brokers
 from gateway.demo import gather, plant
 from gateway.demo.physics import Plant
 from gateway.demo.table import line, render
-from gateway.demo.view import Account, Broker, DeviceView, Far, Outage, View, is_whole, report, summary
+from gateway.demo.view import Account, Broker, DeviceView, Far, Outage, Scanning, View, is_whole, report, summary
 from gateway.telemetry import logs
 from protocols.clock import Clock, SystemClock
 
@@ -151,7 +151,8 @@ class Stage:
     phase: str = ""
     rates: gather.Rates = field(default_factory=gather.Rates)
     devices: tuple[DeviceView, ...] = ()
-    """As they were last seen; at the end, when scanning has stopped, the appliance has none."""
+    scanning: Scanning = field(default_factory=Scanning)
+    """Both as they were last seen: at the end, when scanning has stopped, the appliance has none."""
 
     @property
     def elapsed_s(self) -> float:
@@ -167,14 +168,16 @@ class Stage:
         self.outage.history.append(one.pending)
         del self.outage.history[:-HISTORY]
         self.outage.peak = max(self.outage.peak, one.pending)
-        self.devices = gather.devices(self.appliance.latest, now_ns) or self.devices
+        if scans := self.appliance.scan_stats:
+            self.devices = gather.devices(self.appliance.latest, now_ns)
+            self.scanning = self.rates.scanning(self.appliance.statuses, scans, self.clock.monotonic())
         state, trouble = gather.uplink_state(self.appliance, UPLINK)
         return View(
             gateway=f"{GROUP}/{GATEWAY}",
             elapsed_s=self.elapsed_s,
             broker=Broker(self.broker.flavour.name, self.broker.up),
             devices=self.devices,
-            scanning=self.rates.scanning(self.appliance.statuses, self.appliance.scan_stats, self.clock.monotonic()),
+            scanning=self.scanning,
             journal_bytes=ledger.bytes,
             uplink=state,
             trouble=trouble,
