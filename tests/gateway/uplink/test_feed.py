@@ -1,0 +1,215 @@
+"""What an uplink sends next: lanes, live and history, shares, and nothing forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.journal.record import Lane, Lost, Record
+from gateway.uplink.feed import LIVE_LAG_S, PORTION_S, Feed, Portion
+from protocols.clock import ManualClock
+from tests.gateway.uplink.shelf import Shelf
+
+EVENTS, TELEMETRY = Lane.EVENTS, Lane.TELEMETRY
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def shelf(clock: ManualClock) -> Shelf:
+    return Shelf(clock)
+
+
+def feed_of(shelf: Shelf, clock: ManualClock, *, share: float = 1.0, records: int = 10) -> Feed:
+    return Feed(shelf, clock=clock, backfill_share=share, max_records=records, max_bytes=1 << 20)
+
+
+def told(portion: Portion) -> tuple[Lane, int, int, bool]:
+    return portion.lane, portion.first, portion.last, portion.historical
+
+
+async def now(feed: Feed) -> Portion | None:
+    """The next portion if there is one without time going by."""
+    task = asyncio.ensure_future(feed.next())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait([task])
+    return None
+
+
+async def test_what_comes_after_the_connection_is_live_and_what_was_before_is_history(shelf: Shelf, clock: ManualClock) -> None:
+    shelf.put(3)
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(2)
+    assert [told(await feed.next()), told(await feed.next())] == [(TELEMETRY, 4, 5, False), (TELEMETRY, 1, 3, True)]
+    assert await now(feed) is None
+
+
+async def test_events_go_before_telemetry_even_as_history(shelf: Shelf, clock: ManualClock) -> None:
+    shelf.put(1)
+    shelf.put(1, EVENTS)
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(1)
+    shelf.put(1, EVENTS)
+    order = [told(await feed.next()) for _ in range(4)]
+    assert order == [(EVENTS, 2, 2, False), (EVENTS, 1, 1, True), (TELEMETRY, 2, 2, False), (TELEMETRY, 1, 1, True)]
+
+
+async def test_next_waits_for_what_is_appended(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    waiting = asyncio.ensure_future(feed.next())
+    await asyncio.sleep(0)
+    shelf.put(1)
+    assert told(await waiting) == (TELEMETRY, 1, 1, False)
+
+
+async def test_a_cancelled_next_loses_nothing(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    for turns in range(6):
+        waiting = asyncio.ensure_future(feed.next())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    shelf.put(2)
+    assert told(await feed.next()) == (TELEMETRY, 1, 2, False)
+
+
+async def test_what_was_not_acknowledged_is_history_on_the_next_connection(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock, records=2)
+    feed.begin()
+    shelf.put(6)
+    portions = [await feed.next() for _ in range(3)]
+    feed.acknowledge(portions[1])
+    feed.begin()
+    assert [told(await feed.next()) for _ in range(2)] == [(TELEMETRY, 1, 2, True), (TELEMETRY, 5, 6, True)]
+    assert await now(feed) is None
+
+
+async def test_what_is_to_go_again_goes_as_history_at_once(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(2)
+    portion = await feed.next()
+    waiting = asyncio.ensure_future(feed.next())
+    await asyncio.sleep(0)
+    feed.again(portion)
+    assert told(await waiting) == (TELEMETRY, 1, 2, True)
+
+
+async def test_what_the_journal_dropped_meanwhile_is_told_as_lost(shelf: Shelf, clock: ManualClock) -> None:
+    """It is pending no more, but the receiver was to get it: it must learn that it will not."""
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(2)
+    feed.acknowledge(await feed.next())
+    shelf.put(2)
+    await feed.next()
+    shelf.put(4)
+    shelf.drop(3, 6)
+    feed.begin()
+    portion = await feed.next()
+    assert told(portion) == (TELEMETRY, 3, 8, True)
+    assert [type(entry) for entry in portion.entries] == [Lost] * 4 + [Record] * 2
+    feed.acknowledge(portion)
+    feed.begin()
+    assert await now(feed) is None
+
+
+async def test_a_portion_stays_in_one_epoch_and_tells_what_was_before(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(2)
+    shelf.new_epoch()
+    shelf.put(2)
+    first, second = await feed.next(), await feed.next()
+    assert (first.epoch, first.first, first.last, first.previous) == (1, 1, 2, None)
+    assert (second.epoch, second.first, second.last, second.previous) == (2, 3, 4, (1, 2))
+
+
+async def test_history_takes_its_share_while_live_records_flow(shelf: Shelf, clock: ManualClock) -> None:
+    """A portion of history that took 0.3 s is followed by 0.9 s for others, at a share of a quarter."""
+    shelf.put(40)
+    feed = feed_of(shelf, clock, share=0.25)
+    feed.begin()
+    shelf.put(1)
+    assert not (await feed.next()).historical
+    assert (await feed.next()).historical
+    await clock.advance(0.3)
+    assert await now(feed) is None
+    await clock.advance(0.5)
+    shelf.put(1)
+    assert not (await feed.next()).historical
+    assert await now(feed) is None
+    waiting = asyncio.ensure_future(feed.next())
+    await clock.advance(0.5)
+    assert told(await waiting) == (TELEMETRY, 11, 20, True)
+
+
+async def test_history_has_the_link_alone_where_nothing_is_live(shelf: Shelf, clock: ManualClock) -> None:
+    shelf.put(40)
+    feed = feed_of(shelf, clock, share=0.01)
+    feed.begin()
+    for first in (1, 11, 21, 31):
+        assert told(await feed.next()) == (TELEMETRY, first, first + 9, True)
+        await clock.advance(0.3)
+
+
+async def test_portions_of_history_shrink_on_a_slow_link_and_grow_again(shelf: Shelf, clock: ManualClock) -> None:
+    shelf.put(1000)
+    feed = feed_of(shelf, clock, records=64)
+    feed.begin()
+    sizes = []
+    for took in (PORTION_S * 4, PORTION_S * 4, PORTION_S, 0.0, 0.0, 0.0):
+        portion = await feed.next()
+        sizes.append(portion.last - portion.first + 1)
+        await clock.advance(took)
+    assert sizes == [64, 16, 4, 4, 8, 16]
+
+
+async def test_live_that_falls_behind_becomes_history(shelf: Shelf, clock: ManualClock) -> None:
+    feed = feed_of(shelf, clock, records=5)
+    feed.begin()
+    shelf.put(20)
+    assert told(await feed.next()) == (TELEMETRY, 1, 5, False)
+    await clock.advance(LIVE_LAG_S + 1)
+    shelf.put(1)
+    assert told(await feed.next()) == (TELEMETRY, 6, 10, True)
+    shelf.put(1)
+    assert told(await feed.next()) == (TELEMETRY, 22, 22, False)
+    rest = [await feed.next() for _ in range(3)]
+    assert [told(portion)[1:] for portion in rest] == [(11, 15, True), (16, 20, True), (21, 21, True)]
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, 86_400, 3600])
+async def test_a_wall_clock_that_jumps_loses_nothing(shelf: Shelf, clock: ManualClock, jump_s: int) -> None:
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(3)
+    clock.set_time_ns(clock.time_ns() + jump_s * 1_000_000_000)
+    shelf.put(3)
+    seqs: list[int] = []
+    while (portion := await now(feed)) is not None:
+        seqs += range(portion.first, portion.last + 1)
+    assert sorted(seqs) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_waiting_counts_what_was_not_handed_out(shelf: Shelf, clock: ManualClock) -> None:
+    shelf.put(12)
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(3)
+    assert (feed.waiting(TELEMETRY), feed.waiting(EVENTS)) == (15, 0)
+    await feed.next()
+    assert feed.waiting(TELEMETRY) == 12
