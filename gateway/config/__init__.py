@@ -4,9 +4,10 @@
 ``compare`` says what a reload has to do; ``schema`` and ``sample`` are drawn from the same Structs.
 """
 
-from gateway.config.check import check, check_files
+from gateway.config.check import check
 from gateway.config.compare import Change, Parts, compare
 from gateway.config.document import Located
+from gateway.config.files import check_files
 from gateway.config.load import load, locate, resolve
 from gateway.config.model import Site
 from gateway.config.sample import sample

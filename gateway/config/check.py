@@ -1,30 +1,26 @@
 """Everything that is wrong with a loaded site beyond what types and limits can say: a table of small rules.
 
-:func:`check` is pure and touches nothing: neither network nor files. :func:`check_files` looks whether the files that
-the site names are there. Each rule yields problems with the path of what it is about; a driver judges its own connections.
+Pure: it touches neither the network nor files (``files.py`` does). Each rule yields problems with the path of what it is
+about; a driver judges its own connections. The budget is judged last, when everything else is right.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import posixpath
-import stat
 import string
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path as FilePath
 from typing import Any, Final
 
 import msgspec
 
 from gateway.config import budget
-from gateway.config.document import show
+from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
-from gateway.config.load import did_you_mean, fields_of, steps_key
-from gateway.config.load import resolve as resolve_path
+from gateway.config.explain import did_you_mean, fields_of
 from gateway.config.model import MqttUplink, PlainMqttUplink, Site, SparkplugUplink
 from protocols.contract import Driver, Problem
 from protocols.model import Device
-from protocols.secret import FromEnv, FromFile, SecretMissing
 from protocols.tls import Tls
 
 
@@ -32,19 +28,11 @@ def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
     """All problems of ``site``, errors and warnings, sorted by path. Touches nothing."""
     drivers = installed() if drivers is None else drivers
     found = [problem for rule in RULES for problem in rule(site)]
-    said = {problem.path for problem in found}
-    found.extend(problem for problem in _connections(site, drivers) if problem.path not in said)  # a driver sees equal names too
+    named = {problem.path for problem in _names(site)}  # a driver may see equal names too
+    found.extend(problem for problem in _connections(site, drivers) if problem.path not in named)
     if not any(problem.severity == "error" for problem in found):
         found.extend(_outage_budget(site, drivers))
-    return _sorted(found)
-
-
-def check_files(site: Site, base: FilePath) -> list[Problem]:
-    """What ``site`` names and this machine does not have. ``base`` is the folder of the site document.
-
-    Missing files are errors; what the service sees and this shell may not (environment, serial ports) are warnings.
-    """
-    return _sorted(problem for path, struct in structs(site) for problem in _struct_files(path, struct, base))
+    return in_order(found)
 
 
 def client_id(site: Site, uplink: MqttUplink) -> str:
@@ -65,16 +53,17 @@ def structs(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[t
             yield from structs(inner, (*path, index))
 
 
-def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """``problems`` as a reader expects them, each once."""
     unique = {(one.path, one.message): one for one in problems}
-    return sorted(unique.values(), key=lambda one: (steps_key(one.path), one.severity, one.message))
+    return sorted(unique.values(), key=lambda one: (reading_order(one.path), one.severity, one.message))
 
 
-def _warning(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
+def warning(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
     return Problem(show(path), message, advice, "warning")
 
 
-def _error(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
+def error(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
     return Problem(show(path), message, advice)
 
 
@@ -112,10 +101,10 @@ def _unique(what: str, names: list[tuple[tuple[str | int, ...], str]], where: st
             continue
         if earlier == name:
             scope = where or " in the whole site"
-            yield _error(path, f"there are two {what}s {name!r}; the first is {show(first[:-1])}", f"give each a name of its own{scope}")
+            yield error(path, f"there are two {what}s {name!r}; the first is {show(first[:-1])}", f"give each a name of its own{scope}")
         else:
             advice = "some clouds and people do not tell them apart: rename one"
-            yield _warning(path, f"{what} {name!r} differs from {earlier!r} ({show(first[:-1])}) only in upper and lower case", advice)
+            yield warning(path, f"{what} {name!r} differs from {earlier!r} ({show(first[:-1])}) only in upper and lower case", advice)
 
 
 def _topic_names(site: Site) -> Iterator[Problem]:
@@ -124,11 +113,11 @@ def _topic_names(site: Site) -> Iterator[Problem]:
     named += [((*path, "name"), device.name) for path, device in _devices(site)]
     for path, name in named:
         if any(sign in "/+#" or not sign.isprintable() for sign in name) or not name.strip():
-            yield _error(path, f"{name!r} cannot be part of a topic", "use letters, digits, _ - . and spaces; not / + #")
+            yield error(path, f"{name!r} cannot be part of a topic", "use letters, digits, _ - . and spaces; not / + #")
     for path, device in _devices(site):
         for at, tag in enumerate(getattr(device, "tags", ())):
             if not tag.name.strip() or not tag.name.isprintable():
-                yield _error((*path, "tags", at, "name"), f"{tag.name!r} cannot be a tag's name", "use printable text")
+                yield error((*path, "tags", at, "name"), f"{tag.name!r} cannot be a tag's name", "use printable text")
 
 
 def _one_line_each(site: Site) -> Iterator[Problem]:
@@ -139,10 +128,10 @@ def _one_line_each(site: Site) -> Iterator[Problem]:
         port, endpoint = getattr(connection, "serial_port", None), _endpoint(connection)
         if isinstance(port, str) and (first := serial.setdefault(posixpath.normpath(port), at)) != at:
             message = f"connections[{first}] already uses {port}; a line takes one request at a time"
-            yield _error(("connections", at, "serial_port"), message, _JOIN.format(first))
+            yield error(("connections", at, "serial_port"), message, _JOIN.format(first))
         if endpoint and (first := network.setdefault(endpoint, at)) != at:
             message = f"connections[{first}] already goes to {endpoint}; many devices serve one client at a time or mix up their answers"
-            yield _warning(("connections", at, "host"), message, f"{_JOIN.format(first)}; leave it if the device serves several clients")
+            yield warning(("connections", at, "host"), message, f"{_JOIN.format(first)}; leave it if the device serves several clients")
 
 
 _JOIN: Final = "make it one connection: move these devices under connections[{}]"
@@ -165,12 +154,12 @@ def _uplink_identities(site: Site) -> Iterator[Problem]:
             first = seen.setdefault((host, port, client_id(site, uplink)), at)
             if first != at and site.uplinks[first].name != uplink.name:
                 message = f"uplinks[{first}] has the same client id on {host}:{port}: they would disconnect each other without end"
-                yield _error(("uplinks", at, "client_id"), message, "give each its own client_id, or none to have one made")
+                yield error(("uplinks", at, "client_id"), message, "give each its own client_id, or none to have one made")
             if isinstance(uplink, SparkplugUplink) and nodes.setdefault((host, port), at) != at:
                 message = (
                     f"uplinks[{nodes[host, port]}] is this same Sparkplug edge node on {host}:{port}: consumers would see births mixed"
                 )
-                yield _error(("uplinks", at, "host"), message, "remove one of the two, or put the second broker into fallback of the first")
+                yield error(("uplinks", at, "host"), message, "remove one of the two, or put the second broker into fallback of the first")
 
 
 def _brokers(uplink: MqttUplink) -> Iterator[tuple[str, int]]:
@@ -198,19 +187,19 @@ def _topic(path: tuple[str | int, ...], topic: str, known: tuple[str, ...]) -> I
     try:
         pieces = list(string.Formatter().parse(topic))
     except ValueError:
-        yield _error(path, "a brace is left open", f"write {{device}}; {possible}")
+        yield error(path, "a brace is left open", f"write {{device}}; {possible}")
         return
     for text, name, form, conversion in pieces:
         if name is not None and (name not in known or form or conversion):
-            yield _error(path, f"{{{name}}} stands for nothing here", did_you_mean(name, list(known)) or possible)
+            yield error(path, f"{{{name}}} stands for nothing here", did_you_mean(name, list(known)) or possible)
         if any(sign in "+#\0" or not sign.isprintable() for sign in text):
-            yield _error(
+            yield error(
                 path, "a topic that is published to has no + or # or control characters", "they belong to subscriptions: remove them"
             )
     if topic.startswith("$"):
-        yield _error(path, "topics that begin with $ belong to the broker", "begin with something else")
+        yield error(path, "topics that begin with $ belong to the broker", "begin with something else")
     if topic.startswith("spBv1.0/"):
-        yield _error(path, "topics under spBv1.0/ belong to Sparkplug", "begin with something else")
+        yield error(path, "topics under spBv1.0/ belong to Sparkplug", "begin with something else")
 
 
 def _links(site: Site) -> Iterator[Problem]:
@@ -218,18 +207,18 @@ def _links(site: Site) -> Iterator[Problem]:
         path = ("uplinks", at)
         if uplink.password is not None and uplink.tls is None and not is_loopback(uplink.host):
             message = f"the password goes to {uplink.host} in the clear"
-            yield _warning((*path, "password"), message, "add tls: {ca_file: ...} and the broker's TLS port, mostly 8883")
+            yield warning((*path, "password"), message, "add tls: {ca_file: ...} and the broker's TLS port, mostly 8883")
         if uplink.password is not None and not uplink.username and uplink.protocol == "3.1.1":
-            yield _error((*path, "username"), "MQTT 3.1.1 has no password without a user name", 'add username, or protocol: "5"')
+            yield error((*path, "username"), "MQTT 3.1.1 has no password without a user name", 'add username, or protocol: "5"')
         if uplink.tls is None and uplink.port == 8883:
-            yield _warning(
+            yield warning(
                 (*path, "port"), "8883 is the port of MQTT over TLS, and tls is missing", "add tls: {}, or use the plain port, mostly 1883"
             )
         if uplink.tls is not None and uplink.port == 1883:
-            yield _warning((*path, "port"), "1883 is the port of MQTT without TLS, and tls is set", "mostly it is port: 8883")
+            yield warning((*path, "port"), "1883 is the port of MQTT without TLS, and tls is set", "mostly it is port: 8883")
     if site.telemetry.metrics_port and not is_loopback(site.telemetry.metrics_host):
         message = "metrics are served to the network without a password"
-        yield _warning(("telemetry", "metrics_host"), message, "keep 127.0.0.1, or limit who reaches the port")
+        yield warning(("telemetry", "metrics_host"), message, "keep 127.0.0.1, or limit who reaches the port")
 
 
 def _tls(site: Site) -> Iterator[Problem]:
@@ -237,17 +226,15 @@ def _tls(site: Site) -> Iterator[Problem]:
         if not isinstance(struct, Tls):
             continue
         if struct.key_file and not struct.cert_file:
-            yield _error(
+            yield error(
                 (*path, "cert_file"), "there is a key_file and no certificate that it belongs to", "add cert_file, or remove key_file"
             )
         if struct.cert_file and not struct.key_file:
-            yield _warning(
+            yield warning(
                 (*path, "key_file"), "there is a cert_file and no key_file", "right only if the certificate's file holds its key too"
             )
         if struct.key_password is not None and not struct.cert_file:
-            yield _error(
-                (*path, "key_password"), "there is a password and no key that it opens", "add cert_file and key_file, or remove it"
-            )
+            yield error((*path, "key_password"), "there is a password and no key that it opens", "add cert_file and key_file, or remove it")
 
 
 # The journal
@@ -256,7 +243,7 @@ def _tls(site: Site) -> Iterator[Problem]:
 def _ages(site: Site) -> Iterator[Problem]:
     if site.journal.max_age_s < site.outage_budget_s:
         message = f"records die after {site.journal.max_age_s:g} s, before the outage budget of {site.outage_budget_s:g} s is over"
-        yield _error(("journal", "max_age_s"), message, "raise journal.max_age_s, or lower outage_budget_s")
+        yield error(("journal", "max_age_s"), message, "raise journal.max_age_s, or lower outage_budget_s")
 
 
 def _outage_budget(site: Site, drivers: Drivers) -> Iterator[Problem]:
@@ -299,45 +286,6 @@ def _round_up(size: float) -> int:
 
 def _round_down(seconds: float) -> int:
     return int(seconds) // 60 * 60 if seconds >= 120 else int(seconds)
-
-
-# Files
-
-
-def _struct_files(path: tuple[str | int, ...], struct: msgspec.Struct, base: FilePath) -> Iterator[Problem]:
-    if isinstance(struct, FromFile):
-        yield from _file((*path, "path"), struct.path, base, private=True)
-    elif isinstance(struct, FromEnv):
-        yield from _environment((*path, "name"), struct)
-    for one in fields_of(type(struct)):
-        named = getattr(struct, one.name)
-        if one.name.endswith("_file") and isinstance(named, str) and named:
-            yield from _file((*path, one.encode_name), named, base, private=one.name == "key_file")
-        if one.name == "serial_port" and isinstance(named, str) and not resolve_path(named, base).exists():
-            yield _warning(
-                (*path, one.encode_name), f"{named} is not there", "plug the adapter in; its steady name is under /dev/serial/by-id/"
-            )
-
-
-def _file(path: tuple[str | int, ...], named: str, base: FilePath, *, private: bool) -> Iterator[Problem]:
-    file = resolve_path(named, base)
-    try:
-        state = file.stat()
-        with file.open("rb"):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        yield _error(path, f"{file} cannot be read: {reason}", "put the file there, mend the path, or let the service's user read it")
-        return
-    if private and state.st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH) & 0o007:
-        yield _warning(path, f"everybody on this machine may read {file}", f"chmod 640 {file}")
-
-
-def _environment(path: tuple[str | int, ...], secret: FromEnv) -> Iterator[Problem]:
-    try:
-        secret.read()
-    except SecretMissing:
-        yield _warning(path, "this environment variable is not set here", "set it in the service's environment")
 
 
 RULES: Final[tuple[Callable[[Site], Iterable[Problem]], ...]] = (

@@ -108,6 +108,11 @@ def steps(path: str) -> Path:
     return tuple(found)
 
 
+def reading_order(path: str) -> tuple[tuple[int, str], ...]:
+    """Sorts paths as a reader expects: ``tags[2]`` before ``tags[10]``."""
+    return tuple((step, "") if isinstance(step, int) else (-1, step) for step in steps(path))
+
+
 def quote(text: str, limit: int = 60) -> str:
     """``text`` as one short printable piece, in quotes."""
     return json.dumps(text if len(text) <= limit else text[: limit - 3] + "...")

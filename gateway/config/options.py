@@ -13,8 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import NODEFAULT
 
-from gateway.config.load import (
-    SECRETS,
+from gateway.config.explain import (
     TypeForm,
     expectation,
     fields_of,
@@ -25,6 +24,7 @@ from gateway.config.load import (
     unit_of,
     unwrap,
 )
+from gateway.config.load import SECRETS
 
 Shape = type[msgspec.Struct]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.config.drivers import Drivers, installed, usable
-from gateway.config.load import SECRETS, members_of
+from gateway.config.explain import members_of
+from gateway.config.load import SECRETS
 from gateway.config.model import Site, Uplink
 from gateway.config.options import Option, Shape, options_of, spoken, summary, tag_of
 from gateway.config.schema import all_shapes

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gateway.config.drivers import Drivers, installed, usable
-from gateway.config.load import choices, expectation, members_of
+from gateway.config.explain import choices, expectation, members_of
 from gateway.config.model import Site, Uplink
 from gateway.config.options import Option, Shape, options_of, scalar, spoken, summary, tag_of
 

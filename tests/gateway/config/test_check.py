@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import check, check_files, load
+from gateway.config import check, load
 from gateway.config.check import client_id, is_loopback
 from gateway.config.drivers import Drivers
 from gateway.config.model import Site
-from protocols.contract import Problem
 
 ISSUE = Path(__file__).with_name("issue.yaml")
 HEAD = "holdfast: 1\ngateway: {group: g, name: n}\n"
@@ -29,12 +28,10 @@ def found(text: str, drivers: Drivers) -> list[tuple[str, str, str]]:
     return [(one.path, one.severity, one.message) for one in check(site_of(text, drivers), drivers=drivers)]
 
 
-def test_the_documents_example_has_no_problem_but_files(drivers: Drivers) -> None:
+def test_the_documents_example_has_no_problem(drivers: Drivers) -> None:
     site, _ = load(ISSUE, drivers=drivers)
     assert site is not None
     assert check(site, drivers=drivers) == []
-    missing = [one.path for one in check_files(site, ISSUE.parent) if one.severity == "error"]
-    assert missing == ["uplinks[0].tls.ca_file", "uplinks[0].tls.cert_file", "uplinks[0].tls.key_file"]
 
 
 def boxes(*names: str, tags: str = "") -> str:
@@ -164,43 +161,6 @@ def test_deadbands_turn_the_budget_error_into_a_warning(drivers: Drivers) -> Non
     ((path, severity, message),) = found(text, drivers)
     assert (path, severity) == ("journal.max_bytes", "warning")
     assert "if every value changes at every scan" in message
-
-
-def test_files_that_are_there_are_no_problem(tmp_path: Path, drivers: Drivers) -> None:
-    for name in ("ca.pem", "cert.pem", "key.pem", "secret"):
-        (tmp_path / name).write_text("x")
-        (tmp_path / name).chmod(0o600)
-    rest = "port: 8883, tls: {ca_file: ca.pem, cert_file: cert.pem, key_file: ./key.pem}, username: u, password: {from: file, path: secret}"
-    assert check_files(site_of("uplinks:\n" + mqtt("a", rest), drivers), tmp_path) == []
-
-
-def files(rest: str, base: Path, drivers: Drivers) -> list[Problem]:
-    return check_files(site_of("uplinks:\n" + mqtt("a", rest), drivers), base)
-
-
-def test_a_secret_file_that_everybody_may_read_is_a_warning(tmp_path: Path, drivers: Drivers) -> None:
-    (tmp_path / "secret").write_text("x")
-    (tmp_path / "secret").chmod(0o644)
-    (problem,) = files("password: {from: file, path: secret}", tmp_path, drivers)
-    assert (problem.path, problem.severity) == ("uplinks[0].password.path", "warning")
-
-
-def test_a_secret_that_is_missing_is_said(tmp_path: Path, drivers: Drivers) -> None:
-    (problem,) = files("password: {from: file, path: secret}", tmp_path, drivers)
-    assert (problem.path, problem.severity) == ("uplinks[0].password.path", "error")
-    (problem,) = files("password: {from: env, name: HOLDFAST_TEST_NOT_SET}", tmp_path, drivers)
-    assert (problem.path, problem.severity) == ("uplinks[0].password.name", "warning")
-    assert files("password: {from: credential, name: broker}", tmp_path, drivers) == []
-
-
-def test_a_file_with_an_impossible_name_is_a_problem_and_not_a_crash(tmp_path: Path, drivers: Drivers) -> None:
-    (problem,) = files('password: {from: file, path: "a\\0b"}', tmp_path, drivers)
-    assert problem.path == "uplinks[0].password.path"
-
-
-def test_a_serial_port_that_is_not_there_is_a_warning(tmp_path: Path, drivers: Drivers) -> None:
-    site = site_of("connections: [{name: a, type: modbus-rtu, serial_port: /dev/no-such-port}]", drivers)
-    assert [(one.path, one.severity) for one in check_files(site, tmp_path)] == [("connections[0].serial_port", "warning")]
 
 
 def test_check_does_not_look_at_files(tmp_path: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
