@@ -142,7 +142,7 @@ def tls_trouble(error: OSError, where: str) -> DriverError:
         kind, text = CERTIFICATE_TROUBLE.get(error.verify_code, (Refused, f"the broker's certificate: {error.verify_message}: check it"))
         return kind(f"{where}: {text}")
     return tls_alert(str(getattr(error, "reason", None) or error), where) or Unreachable(
-        f"{where}: the connection broke during the TLS handshake ({error.strerror or error}): does this port speak TLS? see the broker's log"
+        f"{where}: the connection broke during the TLS handshake ({error.strerror or error}): does this port speak TLS?"
     )
 
 

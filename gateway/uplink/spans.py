@@ -41,6 +41,8 @@ class Spans:
 
     def remove(self, first: int, last: int) -> None:
         """Take ``first`` to ``last`` out, whether they are in or not."""
+        if last < first:
+            return
         low = bisect_left(self._lasts, first)
         high = bisect_right(self._firsts, last)
         kept = [span for i in range(low, high) for span in _cut((self._firsts[i], self._lasts[i]), first, last)]
@@ -72,6 +74,5 @@ class Spans:
 
 def _cut(span: Span, first: int, last: int) -> list[Span]:
     """What is left of ``span`` without ``first`` to ``last``."""
-    return [
-        part for part in ((span[0], first - 1), (last + 1, span[1])) if part[0] <= part[1] and part[0] >= span[0] and part[1] <= span[1]
-    ]
+    parts = ((span[0], min(span[1], first - 1)), (max(span[0], last + 1), span[1]))
+    return [part for part in parts if part[0] <= part[1]]

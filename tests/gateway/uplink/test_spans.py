@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,7 @@ def test_adding_and_removing_does_what_a_set_does(taken: list[Step]) -> None:
     assert all(number in spans for number in model)
     assert not any(number in spans for number in set(range(80)) - model)
     told = list(spans)
-    assert all(before[1] + 1 < after[0] for before, after in zip(told, told[1:], strict=False)), "sorted, disjoint, not adjacent"
+    assert all(before[1] + 1 < after[0] for before, after in itertools.pairwise(told)), "sorted, disjoint, not adjacent"
     assert len(spans) == len(told)
 
 
