@@ -24,6 +24,8 @@ START_S: Final = 10.0
 """How long a broker may take to answer."""
 CHECK_S: Final = 0.05
 HOST: Final = "127.0.0.1"
+DIE_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+"""Before a command: the kernel ends it when we are ended without a chance to do so."""
 
 
 class NoBroker(Exception):
@@ -101,7 +103,9 @@ class Broker:
     async def start(self) -> None:
         """Start it and wait until it takes connections. Raises NoBroker with the end of its log if it does not."""
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(*self.flavour.command, str(self._conf), stdout=log, stderr=log)
+            self._process = await asyncio.create_subprocess_exec(
+                *DIE_WITH_US, *self.flavour.command, str(self._conf), stdout=log, stderr=log, start_new_session=True
+            )  # a session of its own, so that Ctrl-C on our terminal does not reach it
         end = self._clock.monotonic() + START_S
         while not await self._answers():
             if not self.up or self._clock.monotonic() > end:

@@ -32,7 +32,7 @@ from gateway.demo import broker as brokers
 from gateway.demo import gather, plant
 from gateway.demo.physics import Plant
 from gateway.demo.table import line, render
-from gateway.demo.view import Account, Broker, DeviceView, Far, Outage, Scanning, View, is_whole, report, summary
+from gateway.demo.view import Account, Broker, DeviceView, Far, Outage, Scanning, View, drain_s, is_whole, report, summary
 from gateway.telemetry import logs
 from protocols.clock import Clock, SystemClock
 
@@ -201,10 +201,11 @@ async def plot(stage: Stage, wish: Wish, stop: asyncio.Event) -> None:
         await stage.wait(lambda: stage.elapsed_s >= LEAD_S, stop, lambda: f"the broker is cut in {LEAD_S - stage.elapsed_s:.0f} s")
         if not stop.is_set():
             await cut(stage, wish.outage_s, stop)
+    drained = f"drained in {drain_s(stage.outage):.1f} s; " if stage.outage.drained_s else ""
     if wish.for_s:
-        await stage.wait(lambda: stage.elapsed_s >= wish.for_s, stop, lambda: f"{wish.for_s - stage.elapsed_s:.0f} s to go")
+        await stage.wait(lambda: stage.elapsed_s >= wish.for_s, stop, lambda: f"{drained}{wish.for_s - stage.elapsed_s:.0f} s to go")
     else:
-        await stage.wait(lambda: False, stop, lambda: "Ctrl-C ends")
+        await stage.wait(lambda: False, stop, lambda: f"{drained}Ctrl-C ends")
 
 
 async def cut(stage: Stage, seconds: float, stop: asyncio.Event) -> None:

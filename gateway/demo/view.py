@@ -7,6 +7,7 @@ Pure: no clock, no terminal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -124,13 +125,14 @@ class Outage:
     history: list[int] = field(default_factory=list)
 
 
-def spark(values: tuple[int, ...], width: int) -> str:
-    """``values`` as a row of little bars, the newest on the right; the highest one reaches the top."""
-    shown = values[-width:]
-    top = max(shown, default=0)
-    if top == 0:
-        return SPARKS[0] * len(shown)
-    return "".join(SPARKS[min(value * len(SPARKS) // (top + 1), len(SPARKS) - 1)] for value in shown)
+def spark(values: Sequence[int], width: int) -> str:
+    """``values`` as a row of at most ``width`` little bars, the newest on the right; the highest one reaches the top."""
+    if width < 1 or not values:
+        return ""
+    group = -(-len(values) // width)
+    shown = [max(values[max(end - group, 0) : end]) for end in range(len(values), 0, -group)][::-1]
+    top = max(*shown, 1)
+    return "".join(SPARKS[-(-value * (len(SPARKS) - 1) // top)] for value in shown)
 
 
 def age(seconds: float) -> str:
@@ -178,7 +180,9 @@ def summary(view: View, outage: Outage) -> list[str]:
     """The end of a run, for a person."""
     one, far = view.account, view.far
     tags = sum(len(device.rows) for device in view.devices)
-    cut = f"{outage.ended_s - outage.began_s:.1f} s, at most {outage.peak:,} records pending, drained in {drain_s(outage):.1f} s"
+    cut = (
+        f"{outage.ended_s - outage.began_s:.1f} s, at most {outage.peak:,} records pending, all delivered {drain_s(outage):.1f} s after it"
+    )
     return [
         f"{view.elapsed_s:.0f} s with {len(view.devices)} devices, {tags} tags and {view.broker.name}",
         f"  ledger    appended {one.appended:,} = acknowledged {one.acknowledged:,} + pending {one.pending:,} "

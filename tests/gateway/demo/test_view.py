@@ -59,10 +59,17 @@ def test_the_report_tells_the_outage() -> None:
 
 
 def test_bars_grow_with_their_values() -> None:
-    """The highest value reaches the top, zero stays at the bottom, and only the newest fit."""
-    assert spark((0, 4, 8), 10) == "▁▄█"
+    """The highest value reaches the top, only zero stays at the bottom."""
+    assert spark((0, 4, 8), 10) == "▁▅█"
     assert spark((0, 0), 10) == "▁▁"
-    assert spark((9, 9, 1, 2, 3), 3) == "▃▅▇"
+    assert spark((0, 1, 1000), 10) == "▁▂█"
+    assert spark((), 10) == spark((1, 2), 0) == ""
+
+
+def test_bars_keep_the_peaks_of_what_does_not_fit() -> None:
+    """Where there are more values than room, neighbours share a bar, and the highest of them shows."""
+    assert spark((9, 0, 0, 0, 0, 7), 3) == "█▁▇"
+    assert len(spark(range(241), 60)) <= 60
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.44, "0.4 s"), (12.4, "12 s"), (600, "10 min")])
