@@ -57,6 +57,8 @@ HOST_PATIENCE_S: Final = 30.0
 TIDY_EVERY_S: Final = 5.0
 QUIET_S: Final = 10.0
 """A device that should not be alive is declared dead when it has said nothing for so long."""
+SUPERSEDED_S: Final = 60.0
+"""For so long after a birth, records that are not newer than it are history: the journal's longest commit window."""
 GOODBYE_S: Final = 2.0
 NODE_EVERY_S: Final = 30.0
 """How often the node's own metrics are told, if they have changed."""
@@ -151,6 +153,7 @@ class _Connection:
         self._rebirth_asked = asyncio.Event()
         self._born = False
         self._said: set[str] = set()
+        self._births_at: dict[str, float] = {}
         self._figures: tuple[int, int, int] = (0, 0, 0)
         self._heard: dict[str, float] = {}
         """When a device that should not be alive last had something to say; monotonic seconds."""
@@ -270,6 +273,7 @@ class _Connection:
         current = self._configured(devices[0].name)
         values = self._uplink.latest.batches(current) if current is not None else ()
         self._say(self._node.dbirth(devices, values, self._clock.time_ns()))
+        self._births_at[devices[0].name] = self._clock.monotonic()
 
     def _configured(self, name: str) -> Device | None:
         return next((device for device in self._uplink.latest.devices() if device.name == name), None)
@@ -384,7 +388,7 @@ class _Connection:
 
     def _send_device(self, name: str, records: Sequence[Record], letter: _Letter, historical: bool) -> None:
         """One device's records of a portion, oldest first: as few DDATA as they fit in, births and deaths where due."""
-        node, lost = self._node, False
+        node, lost, upto_ns = self._node, False, self._told_upto(name, letter.now_ns)
         for record in records:
             batch = record.batch
             if lost and not batch.lost:
@@ -395,13 +399,22 @@ class _Connection:
             if template is None:
                 letter.post()  # in the order of the sequence numbers: what was encoded goes out before the birth
                 template = self._introduce(batch.device)
-            old = historical or int(batch.time_ns[-1]) <= node.born_upto(name)
-            letter.add(record, template, old)
+                upto_ns = self._told_upto(name, letter.now_ns)
+            letter.add(record, template, historical or int(batch.time_ns[-1]) <= upto_ns)
         letter.post()
         if name in self._heard:
             self._heard[name] = self._clock.monotonic()
         if lost:
             self._say(node.ddeath(name, letter.now_ns))
+
+    def _told_upto(self, name: str, now_ns: int) -> int:
+        """The newest time that a recent birth has told: older values must not follow it as live ones.
+
+        0 where there is no recent birth, or where its time lies ahead: a clock went back, and what comes now is live.
+        """
+        upto_ns = self._node.born_upto(name)
+        recent = self._clock.monotonic() - self._births_at.get(name, float("-inf")) < SUPERSEDED_S
+        return upto_ns if recent and upto_ns <= now_ns else 0
 
 
 class _Letter:

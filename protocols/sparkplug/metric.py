@@ -90,9 +90,8 @@ def data_metric(alias: int, kind: Kind, value: Value, status: int, time_ns: int,
     )
 
 
-@lru_cache(maxsize=65_536)
 def introduction(name: str, alias: int | None, datatype: int) -> tuple[bytes, bytes]:
-    """What stands before and after the timestamp of a birth's metric, and is the same in every birth."""
+    """What stands before and after the timestamp of a birth's metric."""
     head = wire.block(Field.NAME, name.encode("utf-8", "replace"))
     if alias is not None:
         head += wire.number(Field.ALIAS, alias)

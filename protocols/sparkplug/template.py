@@ -40,6 +40,7 @@ _MORE: Final = np.array([[0x80 if at < size - 1 else 0 for at in range(10)] for 
 _USED: Final = np.array([[at < size for at in range(10)] for size in range(11)], dtype=np.bool_)
 _PROPERTIES_ROOM: Final = 48
 
+_ALIAS: Final = wire.key(Field.ALIAS, wire.VARINT)
 _KEY_OF: Final[dict[Field, bytes]] = {
     Field.INT: wire.key(Field.INT, wire.VARINT),
     Field.LONG: wire.key(Field.LONG, wire.VARINT),
@@ -129,19 +130,7 @@ def _lay_out(device: Device, aliases: Sequence[int], column: Column, *, historic
     at_time = 3 + alias_room + 1
     at_null = at_time + 6 + (len(HISTORICAL) if historical else 0)
     at_key = at_null + (len(NULL) + _PROPERTIES_ROOM if qualified else 0)
-    rows = np.zeros((len(device.tags), at_key + 1 + _ROOM_OF[column]), dtype=np.uint8)
-    keep = np.zeros(rows.shape, dtype=np.bool_)
-    for slot in slots:
-        field = FIELD_OF[device.tags[slot].kind]
-        alias, width = wire.varint(aliases[slot]), _WIDTH_OF[field]
-        for at, content in (
-            (0, b"\x12\x00" + wire.key(Field.ALIAS, wire.VARINT) + alias),
-            (at_time - 1, wire.key(Field.TIMESTAMP, wire.VARINT) + bytes(6) + (HISTORICAL if historical else b"")),
-            (at_key, _KEY_OF[field] + bytes(width)),
-        ):
-            rows[slot, at : at + len(content)] = np.frombuffer(content, dtype=np.uint8)
-            keep[slot, at : at + len(content)] = True
-        rows[slot, 1] = keep[slot, 2:].sum()
+    rows, keep = _prepared(device, aliases, slots, at_time, at_key, _ROOM_OF[column], HISTORICAL if historical else b"")
     narrow = np.array([tag.kind is Kind.FLOAT32 for tag in device.tags], dtype=np.bool_)
     fixed = not qualified and column in (Column.BOOL, Column.FLOAT)
     end = rows.shape[1]
@@ -158,6 +147,29 @@ def _lay_out(device: Device, aliases: Sequence[int], column: Column, *, historic
         all_narrow=bool(slots) and all(narrow[slot] for slot in slots),
         any_narrow=any(narrow[slot] for slot in slots),
         mask=np.array([_bits(tag.kind) for tag in device.tags], dtype=np.uint64),
+    )
+
+
+def _prepared(
+    device: Device, aliases: Sequence[int], slots: Sequence[int], at_time: int, at_key: int, value_room: int, marked: bytes
+) -> tuple[Bytes2D, Mask2D]:
+    """The rows of ``slots`` with everything but time, quality and value in them, and which of their bytes count."""
+    width = at_key + 1 + value_room
+    rows, keep = [bytes(width)] * len(device.tags), [bytes(width)] * len(device.tags)
+    stamp = wire.key(Field.TIMESTAMP, wire.VARINT) + bytes(6) + marked
+    room = bytes(at_key - (at_time - 1) - len(stamp))
+    for slot in slots:
+        field = FIELD_OF[device.tags[slot].kind]
+        alias = wire.varint(aliases[slot])
+        known = len(alias) + len(stamp) + _WIDTH_OF[field] + 2  # and the keys of alias and value
+        short = bytes(at_time - 4 - len(alias))
+        rest = bytes(value_room - _WIDTH_OF[field])
+        rows[slot] = b"".join((b"\x12", bytes((known,)), _ALIAS, alias, short, stamp, room, _KEY_OF[field], bytes(value_room)))
+        keep[slot] = b"".join((b"\1" * (3 + len(alias)), short, b"\1" * len(stamp), room, b"\1" * (1 + _WIDTH_OF[field]), rest))
+    shape = (len(device.tags), width)
+    return (
+        np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(shape),
+        np.frombuffer(b"".join(keep), dtype=np.bool_).reshape(shape),
     )
 
 
@@ -219,6 +231,8 @@ def _put_qualities(rows: Bytes2D, keep: Mask2D, layout: _Layout, quality: NDArra
 
 def assemble(metrics: Iterable[bytes], *, seq: int | None, time_ns: int | None, body: bytes = b"") -> bytes:
     """A Payload from the bytes of its metrics. ``seq`` is None in an NDEATH alone."""
-    head = b"" if time_ns is None else wire.number(1, to_ms(time_ns))
-    tail = b"" if seq is None else wire.number(3, seq)
-    return b"".join((head, *metrics, tail, wire.block(5, body) if body else b""))
+    head = b"" if time_ns is None else b"\x08" + wire.varint(to_ms(time_ns))
+    tail = b"" if seq is None else b"\x18" + wire.varint(seq)
+    if body:
+        tail += b"\x2a" + wire.varint(len(body)) + body
+    return b"".join((head, *metrics, tail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 VARINT: Final = 0
@@ -9,9 +10,15 @@ FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
 
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
+
 
 def varint(value: int) -> bytes:
     """``value`` (0 to 2**64 - 1) as a minimal varint."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -20,6 +27,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+@cache  # a few dozen fields exist
 def key(field: int, wire_type: int) -> bytes:
     return varint(field << 3 | wire_type)
 

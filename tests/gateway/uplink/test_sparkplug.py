@@ -291,6 +291,22 @@ async def test_births_carry_the_latest_values(broker: Mosquitto, made: Plant) ->
     assert birth.metric("burner/on").properties["StatusCode"] == Quality.BAD_WAITING_FOR_INITIAL_DATA
 
 
+async def test_what_a_birth_has_told_is_not_followed_by_older_live_values(broker: Mosquitto, made: Plant) -> None:
+    """Unless the clock went back: then what comes is live again, whatever its time."""
+    made.has(BOILER, PUMP)
+    async with host(broker.port) as seen, kept(sparkplug(made, options(broker))):
+        await seen.expect("DBIRTH", "pump")
+        now = time.time_ns()
+        made.latest.update(batch(BOILER, {"steam/pressure": 2.0}, time_ns=now))
+        made.latest.update(batch(PUMP, {"speed": 2.0}, time_ns=now + 10**12))
+        await seen.ask_for_rebirth()
+        await seen.expect("DBIRTH", "pump", count=2)
+        made.journal.offer(batch(BOILER, {"steam/pressure": 1.0}, time_ns=now - 1))
+        made.journal.offer(batch(PUMP, {"speed": 1.0}, time_ns=now - 1))
+        boiler, pump = await seen.expect("DDATA", "boiler"), await seen.expect("DDATA", "pump")
+    assert (historical(boiler), historical(pump)) == ([True], [False])
+
+
 async def test_a_lost_device_dies_after_its_data_and_is_born_before_its_next(broker: Mosquitto, made: Plant) -> None:
     made.has(BOILER, PUMP)
     async with host(broker.port) as seen, kept(sparkplug(made, options(broker))):

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from gateway.config.model import Broker, SparkplugUplink
+from gateway.uplink.sparkplug import NODE_EVERY_S
+from protocols.clock import ManualClock
 from protocols.model import Kind, Quality
 from protocols.sparkplug.kinds import DATATYPE_OF
 from protocols.sparkplug.payload import Metric, Payload, decode
@@ -203,7 +205,6 @@ def test_a_session_begins_with_nbirth_then_dbirths(recording: Recording, ids: tu
 
 @tck(
     "tck-id-topics-nbirth-mqtt",
-    "tck-id-topics-ndata-mqtt",
     "tck-id-topics-dbirth-mqtt",
     "tck-id-topics-ddata-mqtt",
     "tck-id-topics-ddeath-mqtt",
@@ -401,6 +402,41 @@ def test_topics_are_of_the_namespace_and_the_ledger_lies_beside_it(recording: Re
     others = {topic for topic in topics if parse(topic) is None}
     assert others == {"holdfast/plant/gw/ledger"}
     assert all(topic.startswith("spBv1.0/plant/") for topic in topics - others)
+
+
+@tck(
+    "tck-id-topics-ndata-topic",
+    "tck-id-topics-ndata-mqtt",
+    "tck-id-topics-ndata-seq-num",
+    "tck-id-topics-ndata-timestamp",
+    "tck-id-topics-ndata-payload",
+    "tck-id-payloads-ndata-timestamp",
+    "tck-id-payloads-ndata-seq",
+    "tck-id-payloads-ndata-seq-inc",
+    "tck-id-payloads-ndata-qos",
+    "tck-id-payloads-ndata-retain",
+    "tck-id-operational-behavior-data-publish-nbirth",
+    "tck-id-operational-behavior-data-publish-nbirth-change",
+)
+async def test_ndata_tells_changes_of_the_nodes_own_metrics(tmp_path: Path, ids: tuple[str, ...]) -> None:
+    clock = ManualClock(time_ns=time.time_ns())
+    with Mosquitto(tmp_path / "broker") as broker:
+        async with plant(tmp_path / "journal") as made, tap(broker.port) as heard, host(broker.port) as seen:
+            made.has(BOILER)
+            async with kept(sparkplug(made, SparkplugUplink(name="cloud", host="127.0.0.1", port=heard.port), clock=clock)):
+                await seen.expect("DBIRTH")
+                made.bring(BOILER, {"steam/pressure": 1.0})
+                await made.delivered()
+                for _ in range(3):  # the figures change once, so they are told once
+                    await clock.advance(NODE_EVERY_S)
+                await seen.expect("NDATA")
+    said = Recording(heard.sessions, 0, 0).said(0)
+    (ndata,) = [one for one in said if one.verb == "NDATA"]
+    known = {metric.alias for metric in said[0].payload.metrics}
+    assert (ndata.packet.topic, ndata.packet.qos, ndata.packet.retain) == ("spBv1.0/plant/NDATA/gw", 0, False)
+    assert ndata.payload.seq == 3
+    assert ndata.payload.timestamp_ms is not None
+    assert {metric.alias for metric in ndata.payload.metrics} <= known
 
 
 # ---- the primary host
