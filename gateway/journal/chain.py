@@ -158,7 +158,7 @@ class Chain:
             segment.sealed = not wal
             return finds.entries + segment.entries()
         except StorageError:
-            return salvage.look(segment.path, self.lane, segment.facts.epoch)[0].entries
+            return salvage.look(segment.path, self.lane, segment.facts.epoch).entries
         finally:
             segment.close()
             segment.sealed = False
@@ -219,6 +219,8 @@ class Chain:
         try:
             last = self._seen(segment, limit)
             behind = {row: each for row, each in salvage.whole(finds.rows).items() if last < row >> PART_BITS <= (limit or MOST_SEQ)}
+            if limit is None:
+                self._count_behind(segment, finds, max([last, *(row >> PART_BITS for row in behind)]))
             if behind and last < segment.facts.first:
                 raise Damaged(f"{segment.path}: the WAL is damaged")
             more = [self._split_off(segment, behind, finds)] if behind else []
@@ -247,6 +249,13 @@ class Chain:
         self._measure(segment, segment.facts.first, last if count else segment.facts.first - 1)
         return segment.facts.last
 
+    def _count_behind(self, segment: Segment, finds: salvage.Finds, last: int) -> None:
+        """Damaged records at the very end, which no successor proves."""
+        top = salvage.behind(finds.spoilt(), segment.facts.first, last)
+        if top > last:
+            self.damage.quarantined += self.book.lose(last + 1, top, segment.facts.epoch, QUARANTINED)
+            self.book.next = max(self.book.next, top + 1)
+
     def _split_off(self, segment: Segment, rows: dict[int, bytes], finds: salvage.Finds) -> Segment:
         first = min(rows) >> PART_BITS
         fresh = Segment(self.folder, self.lane, Facts(segment.facts.epoch, first, max(rows) >> PART_BITS))
@@ -255,7 +264,7 @@ class Chain:
         salvage.rewrite(fresh.path, sorted(rows.items()), self._kept_entries(segment, finds, rows))
         fresh.facts.bytes = fresh.path.stat().st_size
         _remeasure(fresh.facts, rows.values())
-        self._count_absent(fresh, rows, fresh.facts.last, set(finds.damaged.values()))
+        self._count_absent(fresh, rows, fresh.facts.last, finds.spoilt())
         return fresh
 
     def _expected(self, first: int, last: int) -> int:
@@ -624,7 +633,7 @@ class Chain:
         try:
             frames = segment.entries()
         except StorageError:
-            frames = salvage.look(segment.path, self.lane, segment.facts.epoch)[0].entries
+            frames = salvage.look(segment.path, self.lane, segment.facts.epoch).entries
         for (kind, number), body in contents(frames).items():
             if kind == FrameKind.DEFINITION and number not in self._definitions:
                 with contextlib.suppress(Unreadable):
@@ -637,7 +646,7 @@ class Chain:
         if segment is self.active:
             self._leave(segment)
         segment.abandon()
-        finds, raw = salvage.look(segment.path, self.lane, segment.facts.epoch)
+        finds = salvage.look(segment.path, self.lane, segment.facts.epoch)
         rows = {
             row: each
             for row, each in sorted(salvage.whole(finds.rows).items())
@@ -645,7 +654,9 @@ class Chain:
         }
         rows = self._readable(rows, finds)
         last = max(limit or 0, max((row >> PART_BITS for row in rows), default=segment.facts.first - 1))
-        self._count_absent(segment, rows, last, set(finds.damaged.values()))
+        if limit is None:
+            self._count_behind(segment, finds, last)
+        self._count_absent(segment, rows, last, finds.spoilt())
         self.damage.repaired.append(segment.path.name)
         try:
             salvage.rewrite(segment.path, rows.items(), self._kept_entries(segment, finds, rows))
@@ -658,7 +669,7 @@ class Chain:
         segment.facts.last = last
         segment.facts.bytes = segment.path.stat().st_size if segment.sealed else 0
         _remeasure(segment.facts, rows.values())
-        self.quarantine(segment, raw, finds)
+        self._set_aside(segment, finds)
 
     def _readable(self, rows: dict[int, bytes], finds: salvage.Finds) -> dict[int, bytes]:
         """Without the records whose device nobody knows any more."""
@@ -697,15 +708,15 @@ class Chain:
         ]
         return [*kept.values(), *made, *made]
 
-    def quarantine(self, segment: Segment, raw: bytes, finds: salvage.Finds) -> None:
-        """Keep damaged bytes aside for a person, a bounded amount, if the disk takes them."""
+    def _set_aside(self, segment: Segment, finds: salvage.Finds) -> None:
+        """Keep damaged bytes for a person, a bounded amount, if the disk takes them."""
         folder = self.folder.parent / "quarantine"
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
             if sum(path.stat().st_size for path in folder.iterdir()) >= MOST_QUARANTINE:
                 return
-            for at, seq in list(finds.damaged.items())[:16]:
-                (folder / f"{self.lane.value}-{segment.facts.epoch}-{seq}-{at}.bin").write_bytes(raw[at : at + PAGE])
+            for seq, each in finds.damaged[:16]:
+                (folder / f"{self.lane.value}-{segment.facts.epoch}-{seq}.bin").write_bytes(each)
 
     # checking
 

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
 
 from gateway.journal import codec
-from gateway.journal.codec import HEAD, LANES, MAGIC, MAX_BODY, PART_BITS, FrameKind, Unreadable
+from gateway.journal.codec import HEAD, MAGIC, MAX_BODY, PART_BITS, FrameKind, Unreadable
 from gateway.journal.record import Lane
 from gateway.journal.segment import PAGE, SCHEMA, Row, StorageError, side_files, sync_folder, translated
 
 RESCUED = ".rescued"
 TMP = ".tmp"
+EPOCH_AT = 16
+"""Offset of the epoch in a frame's header."""
+FLIPPED_RECORD = tuple(FrameKind.RECORD ^ 1 << bit for bit in range(8) if FrameKind.RECORD ^ 1 << bit not in set(FrameKind))
 
 
 @dataclass(slots=True)
@@ -34,39 +38,83 @@ class Finds:
     """Intact frames of records by row id."""
     entries: list[bytes] = field(default_factory=list)
     """Intact frames of everything else."""
-    damaged: dict[int, int] = field(default_factory=dict)
-    """Where damaged frames begin, with the seq that they claim."""
+    damaged: list[tuple[int, bytes]] = field(default_factory=list)
+    """Frames of records that do not prove themselves: the seq that each claims, and its bytes."""
+
+    def spoilt(self) -> set[int]:
+        """Seqs that damaged frames claim, unless the frame is but a copy of an intact one."""
+        checksums = {each[4:8] for each in self.rows.values()}
+        return {seq for seq, each in self.damaged if each[4:8] not in checksums and not self._is_copy(seq, each)}
+
+    def _is_copy(self, seq: int, each: bytes) -> bool:
+        intact = self.rows.get(seq << PART_BITS)
+        return intact is not None and each[8 : len(intact)] == intact[8:]
 
 
 def search(data: bytes, lane: Lane, epoch: int, finds: Finds) -> None:
-    """Add every intact frame of ``lane`` and ``epoch`` in ``data`` to ``finds``. Believes no length unchecked. Pure."""
+    """Add every frame of ``lane`` and ``epoch`` in ``data`` to ``finds``. Believes no length unchecked. Pure."""
+    suspects: list[int] = []
+    intact_at: set[int] = set()
     at = data.find(MAGIC)
     while at >= 0:
         step = len(MAGIC)
         try:
             head, body = codec.open_frame(data, at)
         except Unreadable:
-            claimed = claim(data, at, lane, epoch)
-            if claimed is not None:
-                finds.damaged[at] = claimed
+            suspects.append(at)
         else:
+            intact_at.add(at)
             step = HEAD.size + len(body)
             if (head.lane, head.epoch) == (lane, epoch):
-                intact = data[at : at + step]
-                if head.kind == FrameKind.RECORD:
-                    finds.rows[head.seq << PART_BITS | head.part] = intact
-                else:
-                    finds.entries.append(intact)
+                _add(head, data[at : at + step], finds)
         at = data.find(MAGIC, at + step)
+    suspects += [at for at in _by_epoch(data, epoch) if at not in intact_at]
+    for at in sorted(set(suspects)):
+        claimed = claim(data, at, lane, epoch)
+        if claimed is not None:
+            finds.damaged.append((claimed, data[at : at + HEAD.size + MAX_BODY]))
+
+
+def _add(head: codec.Head, intact: bytes, finds: Finds) -> None:
+    if head.kind == FrameKind.RECORD:
+        finds.rows[head.seq << PART_BITS | head.part] = intact
+    else:
+        finds.entries.append(intact)
+
+
+def _by_epoch(data: bytes, epoch: int) -> Iterator[int]:
+    """Where frames would begin whose magic is damaged: found by the epoch in their header."""
+    pattern = struct.pack("<Q", epoch)
+    at = data.find(pattern, EPOCH_AT)
+    while at >= 0:
+        yield at - EPOCH_AT
+        at = data.find(pattern, at + 1)
 
 
 def claim(data: bytes, at: int, lane: Lane, epoch: int) -> int | None:
     """The seq that a damaged record frame at ``at`` claims, if its header is at all like one of this segment's."""
-    if len(data) < at + HEAD.size:
+    if at < 0 or len(data) < at + HEAD.size:
         return None
-    _, _, length, _, kind, lane_number, _, its_epoch, seq, *_ = HEAD.unpack_from(data, at)
-    looks_right = (kind == FrameKind.RECORD) + (LANES[lane_number % 2] == lane) + (its_epoch == epoch) + (length <= HEAD.size + MAX_BODY)
-    return int(seq) if looks_right >= 3 and kind == FrameKind.RECORD else None
+    magic, _, length, version, kind, lane_number, _, its_epoch, seq, *_ = HEAD.unpack_from(data, at)
+    signs = (
+        magic == MAGIC,
+        HEAD.size < length <= HEAD.size + MAX_BODY,
+        version == codec.VERSION,
+        kind == FrameKind.RECORD,
+        lane_number == codec.LANE_NUMBER[lane],
+        its_epoch == epoch,
+    )
+    return int(seq) if sum(signs) >= len(signs) - 1 and kind in (FrameKind.RECORD, *FLIPPED_RECORD) else None
+
+
+def behind(spoilt: set[int], first: int, last: int) -> int:
+    """The last record that damaged frames prove to have been there after ``last``: one whose own number is damaged
+    counts as the next."""
+    top = last
+    while top + 1 in spoilt:
+        top += 1
+    strange = any(not first <= seq <= top for seq in spoilt)
+    return top + 1 if strange and top == last else top
 
 
 def whole(rows: dict[int, bytes]) -> dict[int, bytes]:
@@ -83,12 +131,12 @@ def whole(rows: dict[int, bytes]) -> dict[int, bytes]:
     return kept
 
 
-def look(path: Path, lane: Lane, epoch: int) -> tuple[Finds, bytes]:
-    """Search the file and its WAL. Returns the finds and the raw bytes. A place that cannot be read counts as zeros."""
+def look(path: Path, lane: Lane, epoch: int) -> Finds:
+    """Search the file and its WAL. A place that cannot be read counts as zeros."""
     finds = Finds()
-    raw = b"".join(read_raw(each) for each in (path, side_files(path)[0]))
-    search(raw, lane, epoch, finds)
-    return finds, raw
+    for each in (path, side_files(path)[0]):
+        search(read_raw(each), lane, epoch, finds)
+    return finds
 
 
 def read_raw(path: Path) -> bytes:

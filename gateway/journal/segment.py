@@ -62,6 +62,8 @@ def translated(path: Path) -> Iterator[None]:
         raise DiskFull(f"{path}: the disk is full: make room on its file system") from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.FormatError) as error:
         raise Damaged(f"{path}: the file is damaged ({error})") from error
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path}: the file is damaged (bytes have become text)") from error
     except apsw.Error as error:
         raise Broken(f"{path}: {error}: check the disk and its cabling") from error
     except OSError as error:

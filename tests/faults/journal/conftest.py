@@ -43,5 +43,5 @@ async def victims(tmp_path: Path) -> Victims:
 def dice(request: pytest.FixtureRequest) -> random.Random:
     """Chance that can be repeated: the seed is printed, and taken from HOLDFAST_SEED where that is set."""
     seed = int(os.environ.get("HOLDFAST_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"{request.node.name}: HOLDFAST_SEED={seed}")
+    print(f"{request.node.name}: HOLDFAST_SEED={seed}")  # noqa: T201 - who repeats a failure needs it
     return random.Random(seed)

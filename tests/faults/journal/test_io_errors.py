@@ -78,8 +78,11 @@ async def write(journal: Journal, confirmed: dict[Lane, set[int]], first: int) -
 
 @pytest.mark.parametrize("error", [apsw.IOError, apsw.FullError], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_refused_call_loses_nothing_confirmed(error: type[apsw.Error], times: int, tmp_path: Path) -> None:
+async def test_a_refused_call_loses_nothing_confirmed(
+    error: type[apsw.Error], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails the n-th write, sync or truncation, once or three times in a row; then the process dies."""
+    monkeypatch.setattr("gateway.journal.journal.RETRY_S", 0.01)
     for fails_at in range(1, LAST_CALL + 1):
         folder = tmp_path / f"{fails_at}"
         confirmed: dict[Lane, set[int]] = {lane: set() for lane in Lane}
