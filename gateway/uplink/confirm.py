@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.journal.record import Lost
+from gateway.journal.record import Lost, Record
 from gateway.telemetry.counters import Counters
 from gateway.uplink.feed import Feed, Portion
 from gateway.uplink.mark import Ack, Mark
@@ -59,6 +59,7 @@ class Confirmations:
         deadline = self._clock.monotonic() + (self._timeout_s or 0.0)
         self._open[mark.window] = _Window(portion, mark, deadline)
         puback.add_done_callback(lambda answer: self._answered(mark.window, answer))
+        self._note_oldest()
         self._changed.set()
 
     def confirmed(self, ack: Ack) -> bool:
@@ -86,6 +87,7 @@ class Confirmations:
                 del self._open[oldest.mark.window]
                 self._counters.errors["not-confirmed"] += 1
                 self._feed.again(oldest.portion)
+                self._note_oldest()
                 self._changed.set()
 
     def _answered(self, number: int, answer: asyncio.Future[None]) -> None:
@@ -107,7 +109,14 @@ class Confirmations:
         for entry in window.portion.entries:
             if isinstance(entry, Lost):
                 self._counters.dropped[entry.reason] += entry.records
+        self._note_oldest()
         self._changed.set()
+
+    def _note_oldest(self) -> None:
+        """For the counters: when the oldest record that waits for a confirmation was written."""
+        oldest = next(iter(self._open.values()), None)
+        entries = oldest.portion.entries if oldest is not None else []
+        self._counters.oldest_ns = next((entry.written_ns for entry in entries if isinstance(entry, Record)), 0)
 
     async def _change(self) -> None:
         """Wait for the next change. Several may wait: a set event has woken them all before anyone clears it."""

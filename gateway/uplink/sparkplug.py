@@ -33,7 +33,7 @@ from gateway.uplink.bdseq import BdSeq
 from gateway.uplink.confirm import Confirmations
 from gateway.uplink.feed import Feed, Portion, Reader
 from gateway.uplink.mark import MAX_STAMPED, Mark, Stamp, Tally, ack_topic, decode_ack, encode, encode_stamp, lost_spans
-from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, connect
+from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, client_id, connect
 from protocols.clock import Clock
 from protocols.contract import DriverError, Refused, Unreachable
 from protocols.model import Batch, Device, Kind, Tag
@@ -105,7 +105,7 @@ class Sparkplug:
         self.feed = Feed(reader, clock=clock, backfill_share=options.backfill_share, max_records=PORTION_RECORDS, max_bytes=PORTION_BYTES)
         self.ledger_topic = options.ledger_topic.replace("{group}", gateway.group).replace("{gateway}", gateway.name)
         self.rebirths = Throttle(REBIRTH_EVERY_S)
-        self._client_id = options.client_id or f"holdfast-{gateway.group}-{gateway.name}-{options.name}"
+        self._client_id = client_id(options, gateway)
         self._bdseq = BdSeq(bdseq_file, clock)
         self._window = clock.time_ns() // 1_000_000
         self._at = 0
