@@ -22,7 +22,7 @@ from gateway.config.model import Broker, Gateway, Host, MqttUplink, Name, Port
 from gateway.consume.account import Account, Verdict
 from gateway.consume.decode import Arrived, Delivery, Finding, RebirthNeeded, SparkplugDecoder, decode_plain
 from gateway.uplink.mark import Stamp, ack_topic, acknowledge, decode_mark, encode
-from gateway.uplink.mqtt import Message, MqttSession, Rejected, connect
+from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, connect
 from gateway.uplink.shapes import topic_of
 from protocols.clock import Clock, SystemClock
 from protocols.contract import Refused
@@ -31,7 +31,7 @@ from protocols.secret import Secret
 from protocols.sparkplug.metric import node_metric
 from protocols.sparkplug.session import REBIRTH
 from protocols.sparkplug.template import assemble
-from protocols.sparkplug.topics import Verb, parse, topic
+from protocols.sparkplug.topics import Verb, parse, state_topic, topic
 from protocols.tls import Tls
 
 REBIRTH_EVERY_S: Final = 5.0
@@ -54,6 +54,9 @@ class ConsumeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     sparkplug: Annotated[bool, Meta(description="Listen to Sparkplug messages and ledger marks.")] = True
     acknowledge: Annotated[bool, Meta(description="Confirm good ledger marks, for an uplink with acknowledge: consumer.")] = False
     rebirth: Annotated[bool, Meta(description="Ask for births where data cannot be decoded.")] = True
+    host_id: Annotated[
+        str, Meta(max_length=256, pattern=r"^[^/+#]*$", description="Say STATE as this primary host, so that the gateway waits for us.")
+    ] = ""
     from_beginning: Annotated[bool, Meta(description="Expect everything from the gateway's first record on.")] = False
 
 
@@ -82,13 +85,17 @@ class Consumer:
         """Connect, subscribe, call ``up``, take messages until trouble."""
         options = self._options
         client_id = options.client_id or f"holdfast-consume-{options.group}-{options.gateway}"
-        async with connect(_uplink(options), Broker(host=options.host, port=options.port), client_id=client_id) as mqtt:
+        since_ms = self._clock.time_ns() // 1_000_000
+        will = Will(state_topic(options.host_id), _state(False, since_ms), 1, True) if options.host_id else None
+        async with connect(_uplink(options), Broker(host=options.host, port=options.port), client_id=client_id, will=will) as mqtt:
             try:
                 for topic_filter, qos in self._subscriptions():
                     await mqtt.subscribe(topic_filter, qos)
+                up()
+                if options.host_id:  # only now: who is told that we are online may send at once
+                    await (await mqtt.publish1(state_topic(options.host_id), _state(True, since_ms), retain=True))
             except Rejected as error:
                 raise Refused(str(error)) from error
-            up()
             async for message in mqtt.messages():
                 await self._take(mqtt, message)
 
@@ -192,6 +199,11 @@ def _line(delivery: Delivery) -> dict[str, Any]:  # Any: what JSON holds
         for reading in delivery.readings
     }
     return line
+
+
+def _state(online: bool, since_ms: int) -> bytes:
+    """A host's birth, or its death as will; both carry the time of the birth (Sparkplug 3.0, 4.1.10)."""
+    return _encoder.encode({"online": online, "timestamp": since_ms})
 
 
 def _sayable(value: object) -> object:

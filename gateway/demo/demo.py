@@ -39,6 +39,7 @@ from protocols.clock import Clock, SystemClock
 GROUP: Final = "plant-7"
 GATEWAY: Final = "gw-demo"
 UPLINK: Final = "cloud"
+HOST_ID: Final = "demo-consumer"
 LEAD_S: Final = 8.0
 """How long everything runs before the broker is cut."""
 DRAIN_S: Final = 30.0
@@ -77,8 +78,8 @@ def document(ports: dict[str, int], broker: brokers.Broker) -> dict[str, Any]:  
                 "port": broker.port,
                 "protocol": broker.flavour.protocol,
                 "keepalive_s": 5,
+                "primary_host": HOST_ID,  # after an outage the gateway waits until the consumer listens again
                 "acknowledge": "consumer",
-                "acknowledge_timeout_s": 3.0,  # the consumer may come back later than the gateway: what it missed is sent again
             }
         ],
         "outage_budget_s": 3600.0,
@@ -105,6 +106,7 @@ async def consuming(broker: brokers.Broker, folder: Path, clock: Clock) -> Async
         port=broker.port,
         protocol=broker.flavour.protocol,
         acknowledge=True,
+        host_id=HOST_ID,
         from_beginning=True,
     )
     with (folder / "received.ndjson").open("w", encoding="utf-8") as received:

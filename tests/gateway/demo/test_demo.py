@@ -35,7 +35,7 @@ def reported(*arguments: str) -> dict[str, Any]:  # Any: JSON
 def test_the_document_is_right(tmp_path: Path) -> None:
     """The demonstration's site document loads and checks without a single problem, warnings included."""
     broker = Broker(choose(""), tmp_path, SystemClock())
-    text = json.dumps(document({line.name: 5020 for line in plant.LINES}, broker)).encode()
+    text = json.dumps(document({line.name: 5020 + n for n, line in enumerate(plant.LINES)}, broker)).encode()
     site, problems = config.load(text)
     assert site is not None, problems
     assert not config.check(site)
