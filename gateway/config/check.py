@@ -1,7 +1,8 @@
 """Everything that is wrong with a loaded site beyond what types and limits can say: a table of small rules.
 
 Pure: it touches neither the network nor files (``files.py`` does). Each rule yields problems with the path of what it is
-about; a driver judges its own connections. The budget is judged last, when everything else is right.
+about; a driver judges its own connections. The budget counts the connections
+in which nothing is wrong.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
     drivers = installed() if drivers is None else drivers
     found = [problem for rule in RULES for problem in rule(site)]
     named = {problem.path for problem in _names(site)}  # a driver may see equal names too
-    found.extend(problem for problem in _connections(site, drivers) if problem.path not in named)
-    if not any(problem.severity == "error" for problem in found):
-        found.extend(_outage_budget(site, drivers))
+    right: list[Any] = []  # Any: each driver has its own Struct
+    for index, options in enumerate(site.connections):
+        problems = list(_connection(index, options, drivers))
+        found.extend(problem for problem in problems if problem.path not in named)
+        if not any(problem.severity == "error" for problem in problems):
+            right.append(options)
+    found.extend(_outage_budget(site, right, drivers))
     return in_order(found)
 
 
@@ -70,12 +75,10 @@ def error(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
 # Connections
 
 
-def _connections(site: Site, drivers: Drivers) -> Iterator[Problem]:
-    for index, options in enumerate(site.connections):
-        driver = drivers[options.__struct_config__.tag]
-        for problem in driver.check(options):
-            path = f"connections[{index}]" + (f".{problem.path}" if problem.path and problem.path[0] != "[" else problem.path)
-            yield msgspec.structs.replace(problem, path=path)
+def _connection(index: int, options: Any, drivers: Drivers) -> Iterator[Problem]:  # Any: the driver's own Struct
+    for problem in drivers[options.__struct_config__.tag].check(options):
+        path = f"connections[{index}]" + (f".{problem.path}" if problem.path and problem.path[0] != "[" else problem.path)
+        yield msgspec.structs.replace(problem, path=path)
 
 
 def _names(site: Site) -> Iterator[Problem]:
@@ -246,8 +249,8 @@ def _ages(site: Site) -> Iterator[Problem]:
         yield error(("journal", "max_age_s"), message, "raise journal.max_age_s, or lower outage_budget_s")
 
 
-def _outage_budget(site: Site, drivers: Drivers) -> Iterator[Problem]:
-    devices = [device for options in site.connections for device in _driver_devices(options, drivers)]
+def _outage_budget(site: Site, right: list[Any], drivers: Drivers) -> Iterator[Problem]:  # Any: the drivers' own Structs
+    devices = [device for options in right for device in _driver_devices(options, drivers)]
     busy, quiet = budget.busy(devices), budget.quiet(devices)
     if busy.bytes_s * site.outage_budget_s <= site.journal.max_bytes:
         return

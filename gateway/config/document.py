@@ -388,6 +388,7 @@ class _Reader:
 
 _SYNTAX_ADVICE: Final = (
     ("cannot start any token", "indent with spaces, never tabs; put text that begins with @ ` % & * ! | > in quotes"),
+    ("a tab character", "indent with spaces, never tabs"),
     ("mapping values are not allowed", "put text that holds ': ' in quotes, and check the indentation of this line"),
     ("did not find expected key", "check that this line is indented like its neighbours"),
     ("did not find expected '-' indicator", "begin each entry of the list with a dash, indented like its neighbours"),

@@ -28,6 +28,9 @@ SYNONYMS: Final = {
     "serial": "serial_port", "device": "serial_port", "tty": "serial_port", "factor": "scale", "multiplier": "scale", "points": "tags",
     "registers": "tags", "slaves": "devices", "hysteresis": "deadband", "user": "username", "ca": "ca_file", "cert": "cert_file",
     "key": "key_file", "id": "name", "ssl": "tls",
+    "float": "float32", "real": "float32", "single": "float32", "double": "float64", "lreal": "float64", "int": "int16", "short": "int16",
+    "s16": "int16", "i16": "int16", "word": "uint16", "u16": "uint16", "ushort": "uint16", "dint": "int32", "s32": "int32", "long": "int32",
+    "dword": "uint32", "u32": "uint32", "u64": "uint64", "s64": "int64", "boolean": "bool", "bit": "bool", "str": "string",
 }  # fmt: skip
 """What other products call our keys."""
 

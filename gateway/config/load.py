@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.config.check import check
 from gateway.config.document import (
     MAX_BYTES,
     MAX_PROBLEMS,
@@ -48,6 +49,7 @@ from gateway.config.explain import (
     unwrap,
 )
 from gateway.config.model import Site
+from gateway.config.sound import Sound
 from protocols.contract import Problem
 from protocols.secret import FromCredential, FromEnv, FromFile
 
@@ -58,7 +60,10 @@ _SENSITIVE: Final = re.compile("(?i)password|passphrase|secret|token|credential"
 
 
 def load(source: FilePath | str | bytes, *, drivers: Drivers | None = None) -> tuple[Site | None, list[Problem]]:
-    """The site in a file (a path) or in bytes, or None and every problem, sorted by line. Touches no file but ``source``."""
+    """The site in a file (a path) or in bytes, or None and every problem, sorted by line. Touches no file but ``source``.
+
+    A site that is given has still to be judged by :func:`check`; where None is given, its sound parts have been.
+    """
     if isinstance(source, bytes):
         return load_bytes(source, drivers=drivers)
     try:
@@ -83,10 +88,39 @@ def load_bytes(raw: bytes, *, drivers: Drivers | None = None) -> tuple[Site | No
         return site, []
     walk = _Walk(drivers)
     walk.site(document.value)
-    if not document.lines:  # JSON: it has lines when read as YAML
-        document = parse_yaml(raw)[0] or document
-    found = [*problems, *(_located(problem, document) for problem in walk.problems)]
-    return None, [*_in_order(found)]
+    found = [*problems, *walk.problems]
+    found += _judged(document.value, found, drivers)
+    lines = document if document.lines else parse_yaml(raw)[0] or document  # JSON has lines when it is read as YAML
+    return None, [*_in_order([_located(problem, lines) for problem in found])]
+
+
+def _judged(value: Plain, wrong: list[Problem], drivers: Drivers) -> list[Problem]:
+    """The errors in the parts of a wrong document that can be read, as :func:`check` says them."""
+    paths = [steps(problem.path) for problem in wrong]
+    if () in paths:
+        return []
+    sound = Sound(value, paths)
+    site = _convert(sound.value, drivers)
+    if site is None:
+        walk = _Walk(drivers)
+        walk.site(sound.value)
+        sound = Sound(value, paths, whole=[sound.place(steps(problem.path)) for problem in walk.problems])
+        site = _convert(sound.value, drivers)
+    found = [] if site is None else [_as_it_stood(problem, sound) for problem in check(site, drivers=drivers)]
+    errors = [problem for problem in found if problem.severity == "error"]
+    if sound.lost_a_key("connections") or not {path[0] for path in paths}.isdisjoint(_BUDGET):
+        return [problem for problem in errors if not problem.path.startswith(_BUDGET)]
+    return errors
+
+
+_BUDGET: Final = ("journal", "outage_budget_s")
+"""What the outage budget is judged by, besides the rates of the connections."""
+
+
+def _as_it_stood(problem: Problem, sound: Sound) -> Problem:
+    path = steps(problem.path)
+    message, advice = sound.text(problem.message, path), sound.text(problem.advice, path)
+    return msgspec.structs.replace(problem, path=show(sound.place(path)), message=message, advice=advice)
 
 
 def locate(problems: list[Problem], source: FilePath | str | bytes) -> list[Problem]:
@@ -267,6 +301,8 @@ class _Walk:
                 continue
             free = [one for one in fields if one not in value]
             advice = did_you_mean(key, free) or did_you_mean(key, list(fields))
+            if key.isdecimal():  # {deadband: 0,05} is deadband: 0 and a key 05
+                advice = f"decimals have a point: write 0.{key}" if len(key) < 20 else ""
             self.say((*path, key), f"there is no key {quote(key)} here", advice or f"possible: {', '.join(fields)}")
 
     def leaf(self, value: Plain, form: TypeForm, path: Path) -> None:
