@@ -29,7 +29,7 @@ def commands() -> str:
     """Every command with its help, as ``--help`` prints it at 100 characters."""
     parts = ["# Commands\n", MADE]
     for path, command in _walk("holdfast", holdfast):
-        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=path, terminal_width=100, help_option_names=["-h", "--help"])
         parts.append(f"## {path}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
