@@ -5,8 +5,9 @@ what is missing are its gaps. A ledger mark adds two things: records exist up to
 the window's sums tell whether every message of it came unharmed.
 
 What lies before the first good mark that is not history (or, without marks, the first live record) was before our time:
-unknown, not missing, unless the consumer was there from the gateway's first record (``from_beginning``). Memory is bounded: spans, not seqs; open
-windows, half records and remembered marks have limits.
+unknown, not missing, unless the consumer was there from the gateway's first record (``from_beginning``).
+
+Memory is bounded: spans, not seqs; open windows, half records and remembered marks have limits.
 """
 
 from __future__ import annotations

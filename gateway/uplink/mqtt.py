@@ -26,6 +26,7 @@ from typing import Any, Final
 import aiomqtt
 import paho.mqtt.client as paho
 import structlog
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -79,21 +80,23 @@ CONNECT_TROUBLE: Final[dict[int, tuple[type[DriverError], str]]] = {
 }
 """What a reason of CONNACK or DISCONNECT means (MQTT 5.0, 2.4). Codes that are not here are Unreachable."""
 
-PUBLISH_ADVICE: Final[dict[int, str]] = {
-    0x80: "see the broker's log",
-    0x83: "see the broker's log",
-    0x87: "let the broker's access list allow this topic",
-    0x90: "the broker does not accept this topic name: change the topic",
-    0x91: "the packet id is in use: this is a defect, report it",
-    0x95: "raise the broker's limit for messages (mosquitto: message_size_limit)",
-    0x97: "a quota of the broker is used up: raise it",
-    0x99: "the broker does not accept the payload's format",
-    0x9A: "the broker does not support retained messages",
-    0x9B: "the broker does not support QoS 1",
-    0x9E: "the broker does not support shared subscriptions",
-    0xA1: "the broker does not support subscription identifiers",
-    0xA2: "the broker does not support wildcards in subscriptions",
+REJECTIONS: Final[dict[int, tuple[str, str]]] = {
+    0x80: ("Unspecified error", "see the broker's log"),
+    0x83: ("Implementation specific error", "see the broker's log"),
+    0x87: ("Not authorized", "let the broker's access list allow this topic"),
+    0x8F: ("Topic filter invalid", "the broker does not accept this topic filter"),
+    0x90: ("Topic name invalid", "the broker does not accept this topic: change it"),
+    0x91: ("Packet identifier in use", "this is a defect, report it"),
+    0x95: ("Packet too large", "raise the broker's limit (mosquitto: message_size_limit)"),
+    0x97: ("Quota exceeded", "raise the broker's quota for this client"),
+    0x99: ("Payload format invalid", "the broker wants another payload"),
+    0x9A: ("Retain not supported", "the broker takes no retained messages"),
+    0x9B: ("QoS not supported", "the broker does not take QoS 1"),
+    0x9E: ("Shared subscriptions not supported", "subscribe without sharing"),
+    0xA1: ("Subscription identifiers not supported", "see the broker's log"),
+    0xA2: ("Wildcard subscriptions not supported", "subscribe to each topic by name"),
 }
+"""Name and advice of a reason in PUBACK or SUBACK (MQTT 5.0, 2.4). Some brokers send reasons that the standard has not there."""
 
 
 class Rejected(Exception):
@@ -325,12 +328,12 @@ class MqttSession:
         limit = getattr(properties, "MaximumPacketSize", None)
         self.max_packet_bytes = None if limit is None else int(limit)
 
-    def _acknowledged(self, number: int, reason: int, name: str) -> None:
+    def _acknowledged(self, number: int, reason: int) -> None:
         what, answer = self._acks.pop(number, ("", None))
         self._last_ack = self._loop.time()
         if answer is not None and not answer.done():
             if reason >= 0x80:
-                advice = PUBLISH_ADVICE.get(reason, "see the broker's log")
+                name, advice = REJECTIONS.get(reason, ("unknown reason", "see the broker's log"))
                 answer.set_exception(Rejected(reason, f"{self._where}: {what} was rejected: {name} (0x{reason:02x}): {advice}"))
             else:
                 answer.set_result(None)
@@ -484,6 +487,7 @@ class _Client(aiomqtt.Client):
         """Give paho its socket and let it send CONNECT."""
         setattr(self._client, "_create_socket", lambda: connected)  # noqa: B010 # mypy forbids the plain assignment to a method
         setattr(self._client, "_sock_recv", self._take)  # noqa: B010 # as above
+        setattr(self._client, "_handle_pubackcomp", self._on_puback)  # noqa: B010 # as above
         self._client_connect()
 
     def end(self) -> None:
@@ -530,12 +534,9 @@ class _Client(aiomqtt.Client):
             self._connected.set_exception(error)
         self._session._lose(error)
 
-    def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
-        self._session._acknowledged(mid, reason.value, reason.getName())
-
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Any = None) -> None:
         worst = max(reasons, key=lambda reason: reason.value)
-        self._session._acknowledged(mid, worst.value, worst.getName())
+        self._session._acknowledged(mid, worst.value)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         try:
@@ -545,6 +546,17 @@ class _Client(aiomqtt.Client):
         self._session._arrived(Message(topic, bytes(message.payload), message.qos, message.retain), message.mid)
 
     # ---- reading and writing
+
+    def _on_puback(self, name: str) -> MQTTErrorCode:
+        """Stands in for paho's own reading of PUBACK, which ends the connection at a reason that it does not know."""
+        packet = self._client._in_packet["packet"]
+        if len(packet) < 2:
+            return paho.MQTT_ERR_PROTOCOL
+        number = int.from_bytes(packet[:2], "big")
+        if self._client._out_messages.pop(number, None) is not None:
+            self._client._inflight_messages -= 1
+            self._session._acknowledged(number, packet[2] if len(packet) > 2 else 0)
+        return paho.MQTT_ERR_SUCCESS
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         self._loop.add_reader(sock.fileno(), self._read)

@@ -102,7 +102,7 @@ class Plain:
         self._waiting -= 1
         self._status.counters.errors[f"rejected-{rejection.reason:#04x}"] += 1
         if rejection.reason == PACKET_TOO_LARGE and len(record.batch) > 1:
-            self._limit = min(self._limit or size, size) * 3 // 4
+            self._limit = min(self._limit or size, size * 3 // 4)
             self._feed.again(Portion(record.lane, record.epoch, record.seq, record.seq, [record], historical=True))
         else:
             mqtt.abandon(Refused(f"{rejection}; the record stays in the journal"))

@@ -325,7 +325,7 @@ TLS_FAULTS: dict[str, tuple[type[DriverError], str]] = {
     "wrong host name": (Misfit, "another host name"),
     "wrong address": (Misfit, "another IP address"),
     "expired": (Refused, "has expired"),
-    "no client certificate": (Unreachable, "may want a client certificate"),
+    "no client certificate": (DriverError, "client certificate"),  # mosquitto's alert may get lost when it hangs up
     "no TLS there": (Unreachable, "does this port speak TLS"),
     "TLS there but not here": (Unreachable, "does this port want TLS"),
 }
@@ -513,6 +513,29 @@ async def test_a_denied_subscription_is_rejected() -> None:
     error = await served(deny, work=lambda one: one.subscribe("secret/#", 1))
     assert isinstance(error, Rejected)
     assert "subscribe to secret/# was rejected: Not authorized (0x87)" in str(error)
+
+
+@pytest.mark.parametrize("reason", [0x80, 0x87, 0x95, 0x97, 0xB3, 0xFF])
+async def test_no_reason_from_0x80_on_is_success_and_none_breaks_the_connection(reason: int) -> None:
+    """mosquitto answers 0x95 to a message above its limit, which the standard's table for PUBACK does not have."""
+
+    async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        await reader.read(1000)
+        writer.write(bytes((0x40, 3, 0, 1, reason)))
+        await reader.read(1000)
+        writer.write(bytes((0x40, 4, 0, 2, 0x10, 0)))
+
+    async def publish(one: MqttSession) -> None:
+        answer = await one.publish1("a", b"")
+        await asyncio.wait([answer])
+        await (await one.publish1("a", b""))
+        await answer
+
+    error = await served(reject, work=publish)
+    assert isinstance(error, Rejected)
+    assert error.reason == reason
 
 
 async def test_a_broker_that_answers_pings_but_acknowledges_nothing_is_given_up() -> None:
