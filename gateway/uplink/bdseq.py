@@ -33,7 +33,8 @@ class BdSeq:
 
 def _read(path: Path) -> int | None:
     try:
-        text = path.read_bytes()[:16]
+        with path.open("rb") as file:
+            text = file.read(16)
     except OSError:
         return None
     return int(text) if text.strip().isdigit() else None

@@ -1,33 +1,44 @@
 """Windows that were sent and are not confirmed yet: who confirms them, how long to wait, what becomes of them.
 
-The broker confirms with the PUBACK of the ledger mark, a consumer with an Ack that repeats the mark's figures. A window
-that a consumer does not confirm in time is sent again; a mark that the broker rejects ends the session with Refused, and
-nothing in it counts as delivered. All of it belongs to one connection: the next one starts with nothing open, because the
-feed then takes whatever was not acknowledged for history.
+The broker confirms with the PUBACK of the ledger mark, a consumer with an Ack that repeats the mark's figures. A mark that
+the broker rejects ends the session with Refused, and nothing in it counts as delivered.
+
+A window that a consumer does not confirm in time is *parked*: the consumer may be away for hours, and sending everything
+to nobody again and again would fill the link, while others still want the live values. What is parked is sent again as soon
+as the consumer confirms anything; while nothing else is on its way, a piece of it is sent now and then to find out.
+
+All of it belongs to one connection: the next one starts with nothing open, because the feed then takes whatever was not
+acknowledged for history.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.journal.record import Lost, Record
+from gateway.journal.record import Lane, Lost, Record
 from gateway.telemetry.counters import Counters
 from gateway.uplink.feed import Feed, Portion
 from gateway.uplink.mark import Ack, Mark
 from gateway.uplink.mqtt import Rejected
+from gateway.uplink.spans import Spans
 from protocols.clock import Clock
 from protocols.contract import Refused
 
 MOST_OPEN: Final = 64
 """Windows that may be open at once; more would only hold memory."""
+PROBE_RECORDS: Final = 100
+"""So many parked records are sent again to find out whether the consumer is back."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
     portion: Portion
+    """Without its records: they would only take memory."""
     mark: Mark
+    oldest_ns: int
+    """When its oldest record was written."""
     deadline: float
     """Monotonic seconds."""
 
@@ -43,38 +54,53 @@ class Confirmations:
         self._open: dict[int, _Window] = {}
         self._changed = asyncio.Event()
         self._rejected: Rejected | None = None
+        self._parked = {lane: Spans() for lane in Lane}
+        self._late: dict[int, _Window] = {}
+        """The last windows that were parked: a word that comes late is believed as well."""
+        self._silent = False
+        """A window was not confirmed in time, and nothing has been confirmed since."""
 
     @property
     def records(self) -> int:
-        """How many records wait for a confirmation."""
-        return sum(window.mark.records for window in self._open.values())
+        """How many records wait for a confirmation, or to be sent again when the consumer is back."""
+        return sum(window.mark.records for window in self._open.values()) + sum(parked.count() for parked in self._parked.values())
 
     async def room(self) -> None:
-        """Wait until another window may be opened."""
+        """Wait until another window may be opened. A consumer that is away is not waited for."""
         while len(self._open) >= MOST_OPEN:
-            await self._change()
+            if self._silent:
+                self._park()
+            else:
+                await self._change()
 
     def sent(self, portion: Portion, mark: Mark, puback: asyncio.Future[None]) -> None:
         """The window is on its way; ``puback`` answers its mark."""
         deadline = self._clock.monotonic() + (self._timeout_s or 0.0)
-        self._open[mark.window] = _Window(portion, mark, deadline)
+        oldest_ns = next((entry.written_ns for entry in portion.entries if isinstance(entry, Record)), 0)
+        gone = [entry for entry in portion.entries if isinstance(entry, Lost)]
+        self._open[mark.window] = _Window(replace(portion, entries=[*gone]), mark, oldest_ns, deadline)
         puback.add_done_callback(lambda answer: self._answered(mark.window, answer))
         self._note_oldest()
         self._changed.set()
 
     def confirmed(self, ack: Ack) -> bool:
-        """A consumer took over a window. False where the word fits no open window: it is then not believed."""
-        window = self._open.get(ack.window)
+        """A consumer took over a window. False where the word fits no window: it is then not believed."""
+        window = self._open.get(ack.window) or self._late.get(ack.window)
         if self._timeout_s is None or window is None:
             return False
         mark = window.mark
         if (ack.lane, ack.epoch, ack.first, ack.last, ack.digest) != (mark.lane, mark.epoch, mark.first, mark.last, mark.digest):
             return False
         self._settle(ack.window)
+        self._silent = False
+        for lane, parked in self._parked.items():
+            for first, last in parked:
+                self._send_again(lane, first, last)
+            self._parked[lane] = Spans()
         return True
 
     async def watch(self) -> None:
-        """Send again what no consumer confirms in time. Raises Refused when the broker rejects a mark."""
+        """Park what no consumer confirms in time. Raises Refused when the broker rejects a mark."""
         while True:
             if self._rejected is not None:
                 raise Refused(str(self._rejected))
@@ -84,11 +110,32 @@ class Confirmations:
             elif oldest.deadline > self._clock.monotonic():
                 await self._until(oldest.deadline)
             else:
-                del self._open[oldest.mark.window]
+                self._silent = True
                 self._counters.errors["not-confirmed"] += 1
-                self._feed.again(oldest.portion)
-                self._note_oldest()
-                self._changed.set()
+                self._park()
+                if not self._open:
+                    self._probe()
+
+    def _park(self) -> None:
+        """The oldest open window waits for the consumer to come back."""
+        number = next(iter(self._open))
+        window = self._late[number] = self._open.pop(number)
+        if len(self._late) > MOST_OPEN:
+            del self._late[next(iter(self._late))]
+        self._parked[window.portion.lane].add(window.portion.first, window.portion.last)
+        self._note_oldest()
+        self._changed.set()
+
+    def _probe(self) -> None:
+        for lane, parked in self._parked.items():
+            for first, last in parked:
+                end = min(last, first + PROBE_RECORDS - 1)
+                parked.remove(first, end)
+                self._send_again(lane, first, end)
+                return
+
+    def _send_again(self, lane: Lane, first: int, last: int) -> None:
+        self._feed.again(Portion(lane, 0, first, last, [], historical=True))
 
     def _answered(self, number: int, answer: asyncio.Future[None]) -> None:
         if answer.cancelled():
@@ -101,9 +148,10 @@ class Confirmations:
             self._settle(number)
 
     def _settle(self, number: int) -> None:
-        window = self._open.pop(number, None)
+        window = self._open.pop(number, None) or self._late.pop(number, None)
         if window is None:
             return
+        self._parked[window.portion.lane].remove(window.portion.first, window.portion.last)
         self._feed.acknowledge(window.portion)
         self._counters.given += window.mark.records
         for entry in window.portion.entries:
@@ -115,8 +163,7 @@ class Confirmations:
     def _note_oldest(self) -> None:
         """For the counters: when the oldest record that waits for a confirmation was written."""
         oldest = next(iter(self._open.values()), None)
-        entries = oldest.portion.entries if oldest is not None else []
-        self._counters.oldest_ns = next((entry.written_ns for entry in entries if isinstance(entry, Record)), 0)
+        self._counters.oldest_ns = oldest.oldest_ns if oldest is not None else 0
 
     async def _change(self) -> None:
         """Wait for the next change. Several may wait: a set event has woken them all before anyone clears it."""

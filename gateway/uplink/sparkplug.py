@@ -127,10 +127,10 @@ class Sparkplug:
         try:
             async with connect(self.options, broker, client_id=self._client_id, will=Will(will.topic, will.payload, 1, False)) as mqtt:
                 await _Connection(self, mqtt, broker).run(up)
-        except Rejected as error:
-            raise Refused(str(error)) from error
-        except DriverError:
+        except (DriverError, Rejected) as error:
             self._at = (self._at + 1) % len(self.brokers)
+            if isinstance(error, Rejected):
+                raise Refused(str(error)) from error
             raise
 
 
@@ -265,12 +265,12 @@ class _Connection:
             self._say(self._node.nbirth([self._own_text(now_ns), self._own_figures(now_ns)], now_ns))
             for device in self._uplink.latest.devices():
                 if not self._uplink.latest.is_lost(device):
-                    self._give_birth([device])
+                    self._give_birth([device], device)
+                    self._node.fit(device)
                 await self._mqtt.flushed()
                 await asyncio.sleep(0)  # hundreds of births must not hold up the scans
 
-    def _give_birth(self, devices: Sequence[Device]) -> None:
-        current = self._configured(devices[0].name)
+    def _give_birth(self, devices: Sequence[Device], current: Device | None) -> None:
         values = self._uplink.latest.batches(current) if current is not None else ()
         self._say(self._node.dbirth(devices, values, self._clock.time_ns()))
         self._births_at[devices[0].name] = self._clock.monotonic()
@@ -282,12 +282,12 @@ class _Connection:
         """The encoder for a Device object that is new on this connection, after a birth if hosts do not know its tags."""
         current, known = self._configured(device.name), self._node.shapes(device.name)
         if current is not None and current.tags == device.tags and (not known or known[0].tags != device.tags):
-            self._give_birth([current])  # the configuration has changed: what is gone from it is gone from the birth
+            self._give_birth([current], current)  # the configuration has changed: what is gone from it is gone from the birth
         template = self._node.fit(device)
         if template is None:
             covered = known if self._node.is_alive(device.name) else []
             wanted = {shape.tags: shape for shape in (*([current] if current is not None else []), *covered, device)}
-            self._give_birth(list(wanted.values()))
+            self._give_birth(list(wanted.values()), current)
             template = self._node.fit(device)
         assert template is not None, "a birth covers the configurations that it was made of"
         return template

@@ -13,14 +13,15 @@ import pytest
 from gateway import links
 from gateway.config.model import Broker, SparkplugUplink
 from gateway.journal import Lane
-from gateway.uplink.mark import Ack, Mark, Tally, acknowledge
+from gateway.uplink.confirm import MOST_OPEN
+from gateway.uplink.mark import Ack, Mark, Tally, acknowledge, encode
 from gateway.uplink.sparkplug import NODE_EVERY_S, QUIET_S, REBIRTH_EVERY_S, TIDY_EVERY_S
 from protocols.clock import ManualClock
 from protocols.contract import Refused
 from protocols.model import Device, Kind, Quality, Tag
 from protocols.sparkplug.session import BDSEQ
 from protocols.sparkplug.topics import Verb
-from tests.gateway.uplink.host import Host, Seen, host, seqs
+from tests.gateway.uplink.host import LEDGER, Host, Seen, host, seqs
 from tests.gateway.uplink.plant import BOILER, DEADLINE_S, PUMP, Plant, batch, kept, plant, sparkplug, until
 from tests.peers.mosquitto import Mosquitto
 
@@ -257,6 +258,41 @@ async def test_what_a_consumer_does_not_confirm_in_time_is_sent_again(broker: Mo
     assert (second.first, second.last, second.historical) == (first.mark.first, first.mark.last, True)
     assert second.window != first.mark.window
     assert uplink.status.counters.errors["not-confirmed"] == 1
+
+
+async def test_live_values_flow_while_the_consumer_is_away_and_it_gets_all_when_it_is_back(broker: Mosquitto, made: Plant) -> None:
+    """Nothing is sent to nobody again and again: at most a piece at a time, until the consumer speaks."""
+    made.has(BOILER)
+    count = MOST_OPEN + 20
+    uplink = sparkplug(made, options(broker, acknowledge="consumer", acknowledge_timeout_s=0.1, backfill_share=1.0))
+    async with host(broker.port) as seen, kept(uplink):
+        await seen.expect("DBIRTH")
+        for number in range(count):
+            made.bring(BOILER, {"steam/pressure": float(number)})
+            await seen.expect("mark", count=number + 1)
+        live = [value for one in seen.all("DDATA") if not any(historical(one)) for _, value in seen.values(one)]
+        assert live == [float(number) for number in range(count)]
+        await seen.until(lambda: sum(one.mark.historical for one in seen.all("mark") if one.mark is not None) >= 2)
+        assert made.pending() == count
+        seen.confirm_what_is_whole()
+        await made.delivered()
+    assert uplink.status.counters.given == count
+
+
+async def test_a_word_that_comes_late_is_believed(broker: Mosquitto, made: Plant) -> None:
+    """A consumer that is always slower than the timeout is served none the less."""
+    made.has(BOILER)
+    clock = still()
+    uplink = sparkplug(made, options(broker, acknowledge="consumer", acknowledge_timeout_s=30.0, backfill_share=1.0), clock=clock)
+    async with host(broker.port) as seen, kept(uplink):
+        await seen.expect("DBIRTH")
+        made.bring(BOILER, {"steam/pressure": 1.0})
+        mark = (await seen.expect("mark")).mark
+        await passing(clock, 10.0, lambda: uplink.status.counters.errors["not-confirmed"])
+        assert mark is not None
+        await (await seen.mqtt.publish1(f"{LEDGER}/ack", encode(acknowledge(mark))))
+        await made.delivered()
+    assert uplink.status.counters.errors["ack-unknown"] == 0
 
 
 @pytest.mark.parametrize("lie", [{"digest": "0" * 16}, {"last": 999}, {"window": 1}])
