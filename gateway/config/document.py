@@ -26,7 +26,7 @@ MAX_DEPTH: Final = 64
 MAX_NODES: Final = 2_000_000
 """Values after all aliases are followed: about 150,000 tags."""
 MAX_PROBLEMS: Final = 1000
-"""More than this nobody reads; the rest is counted."""
+"""More than this nobody reads."""
 MAX_DIGITS: Final = 40
 
 Plain = Any  # what documents are made of: dict, list, str, int, float, bool, None; the Structs say what is allowed where

@@ -145,9 +145,9 @@ def _located(problem: Problem, document: Document) -> Located:
 
 def _in_order(problems: list[Located]) -> list[Located]:
     ordered = sorted(problems, key=lambda problem: (problem.line, reading_order(problem.path)))
-    if len(ordered) <= MAX_PROBLEMS:
+    if len(ordered) < MAX_PROBLEMS:
         return ordered
-    more = Located("", f"{len(ordered) - MAX_PROBLEMS} further problems are not shown", "mend these first, then check again")
+    more = Located("", "there are more problems than are shown", "mend these first, then check again")
     return [*ordered[:MAX_PROBLEMS], more]
 
 
@@ -194,6 +194,8 @@ class _Walk:
         self.problems.append(Problem(show(path), message, advice))
 
     def connection(self, value: Plain, path: Path) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            return
         known = sorted(self.drivers)
         if not isinstance(value, dict):
             self.say(path, f"expected a connection with its keys, got {describe(value)}", "begin with - name: and type:")
@@ -221,6 +223,8 @@ class _Walk:
             self.problems.append(Problem(show((*path, *steps(inner.rstrip("`")))), message, "see the reference of this key"))
 
     def value(self, value: Plain, form: TypeForm, path: Path) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            return  # nobody reads more, and a large document must not take for ever
         core, limits = unwrap(form)
         members = [one for one in members_of(core) if one is not type(None)]
         if value is None and len(members) < len(members_of(core)):
@@ -299,6 +303,8 @@ class _Walk:
         for key in value:
             if key in fields or key == tag_field:
                 continue
+            if len(self.problems) >= MAX_PROBLEMS:
+                return
             free = [one for one in fields if one not in value]
             advice = did_you_mean(key, free) or did_you_mean(key, list(fields))
             if key.isdecimal():  # {deadband: 0,05} is deadband: 0 and a key 05

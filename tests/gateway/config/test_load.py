@@ -225,6 +225,14 @@ def test_an_integer_beyond_64_bits_is_a_problem(drivers: Drivers) -> None:
     assert one_problem(HEAD + "journal: {max_bytes: " + "9" * 30 + "}", drivers).path == "journal.max_bytes"
 
 
+def test_a_large_document_that_is_wrong_everywhere_gives_the_first_thousand_problems(drivers: Drivers) -> None:
+    text = HEAD + "uplinks: [5]\nconnections:\n" + "  - {name: a, type: modbus-tcp, host: h, prot: 1}\n" * 5000
+    problems = problems_of(text, drivers)
+    assert len(problems) == 1001
+    assert problems[0].path == "uplinks[0]"
+    assert problems[-1].message == "there are more problems than are shown"
+
+
 def test_half_a_surrogate_pair_is_not_text(drivers: Drivers) -> None:
     problems = problems_of('{"holdfast": 1, "gateway": {"group": "g", "name": "n"}, "journal": {"path": "\\ud800"}}', drivers)
     assert json.dumps([one.message for one in problems], ensure_ascii=False).encode()
