@@ -44,6 +44,13 @@ LEAD_S: Final = 8.0
 """How long everything runs before the broker is cut."""
 DRAIN_S: Final = 30.0
 """How long the end waits for what is still under way."""
+BACK: Final = {
+    "up": "the broker is back: what piled up is delivered",
+    "connecting": "the broker is back: the gateway connects",
+    "waiting": "the broker is back: the gateway tries again soon",
+    "stopped": "the broker is back",
+}
+"""What is said after an outage, by the state of the uplink."""
 UNWATCHED_S: Final = 30.0
 """How long it runs where nobody can press Ctrl-C."""
 LOOK_S: Final = 0.25
@@ -152,6 +159,7 @@ class Stage:
     outage: Outage = field(default_factory=Outage)
     phase: str = ""
     rates: gather.Rates = field(default_factory=gather.Rates)
+    lag: gather.Lag = field(default_factory=gather.Lag)
     devices: tuple[DeviceView, ...] = ()
     scanning: Scanning = field(default_factory=Scanning)
     """Both as they were last seen: at the end, when scanning has stopped, the appliance has none."""
@@ -183,7 +191,7 @@ class Stage:
             journal_bytes=ledger.bytes,
             uplink=state,
             trouble=trouble,
-            lag_s=gather.lag_s(ledger, UPLINK, now_ns),
+            lag_s=self.lag.seconds(one, self.clock.monotonic()),
             account=one,
             far=far(self.consumer.verdict()),
             pending=tuple(self.outage.history),
@@ -220,7 +228,7 @@ async def cut(stage: Stage, seconds: float, stop: asyncio.Event) -> None:
     await stage.broker.start()
     outage.ended_s = stage.elapsed_s
     piled_up = stage.account().appended
-    await stage.wait(lambda: stage.account().settled >= piled_up, stop, lambda: "the broker is back: what piled up is delivered")
+    await stage.wait(lambda: stage.account().settled >= piled_up, stop, lambda: BACK[gather.uplink_state(stage.appliance, UPLINK)[0]])
     outage.drained_s = stage.elapsed_s
 
 

@@ -76,12 +76,6 @@ def account(ledger: Ledger, uplink: str) -> Account:
     )
 
 
-def lag_s(ledger: Ledger, uplink: str, now_ns: int) -> float:
-    """Age of the oldest record that the uplink has not got rid of, in seconds; 0 when none waits."""
-    oldest = [lane.oldest_pending_ns for lane in ledger.readers.get(uplink, {}).values() if lane.oldest_pending_ns]
-    return max(now_ns - min(oldest), 0) / 1e9 if oldest else 0.0
-
-
 def lateness_p99_s(late: Iterable[list[int]]) -> float:
     """Upper bound of the bucket with the 99th percentile over all connections, in seconds; infinite above the last."""
     counts = [sum(column) for column in zip(*late, strict=True)]
@@ -115,6 +109,21 @@ class Rates:
             values_per_s=(values - values_then) / span if span else 0.0,
             late_p99_s=lateness_p99_s(stats.late_s for stats in scans.values()),
         )
+
+
+@dataclass(slots=True)
+class Lag:
+    """How long the oldest record that is not settled has been waiting, as far as looks at the ledger can tell."""
+
+    seen: deque[tuple[float, int]] = field(default_factory=deque)
+    """When how many records had been appended."""
+
+    def seconds(self, one: Account, now: float) -> float:
+        """``now`` is monotonic, in seconds; exact to the time between two looks."""
+        self.seen.append((now, one.appended))
+        while self.seen[0][1] <= one.settled and len(self.seen) > 1:
+            self.seen.popleft()
+        return now - self.seen[0][0] if one.pending else 0.0
 
 
 def uplink_state(appliance: Appliance, name: str) -> tuple[str, str]:

@@ -39,11 +39,14 @@ def test_the_account_is_the_sum_over_lanes() -> None:
     assert gather.account(one, "nobody") == Account()
 
 
-def test_lag_is_the_age_of_the_oldest_that_waits() -> None:
-    """The oldest pending record over all lanes counts; with none there is no lag."""
-    one = ledger(telemetry=lane(2, 0, 2, oldest=7_000_000_000), events=lane(2, 0, 2, oldest=4_000_000_000))
-    assert gather.lag_s(one, "cloud", 10_000_000_000) == 6.0
-    assert gather.lag_s(ledger(telemetry=lane(2, 2, 0)), "cloud", 10_000_000_000) == 0.0
+def test_lag_is_the_wait_of_the_oldest_that_is_not_settled() -> None:
+    """While nothing is acknowledged lag grows with the clock; when all has been settled it is zero."""
+    lag = gather.Lag()
+    assert lag.seconds(Account(appended=10, acknowledged=10), 100.0) == 0.0
+    assert lag.seconds(Account(appended=12, acknowledged=10, pending=2), 101.0) == 0.0
+    assert lag.seconds(Account(appended=14, acknowledged=10, pending=4), 105.0) == 4.0
+    assert lag.seconds(Account(appended=15, acknowledged=13, pending=2), 107.0) == 2.0
+    assert lag.seconds(Account(appended=15, acknowledged=14, dropped=1), 108.0) == 0.0
 
 
 def test_devices_show_every_tag_in_its_place() -> None:
