@@ -31,7 +31,8 @@ PUMP = Device("line", "pump", (Tag(name="speed", kind=Kind.FLOAT64, unit="rpm"),
 
 def batch(device: Device, values: dict[str, Any], *, time_ns: int, quality: int = Quality.GOOD, lost: bool = False) -> Batch:
     """One batch of tags of one column kind. Any: each kind has its own type."""
-    slots = [next(at for at, tag in enumerate(device.tags) if tag.name == name) for name in values]
+    places = {tag.name: at for at, tag in enumerate(device.tags)}
+    slots = [places[name] for name in values]
     value = np.zeros(len(slots), dtype=DTYPE_OF[COLUMN_OF[device.tags[slots[0]].kind]])
     value[:] = list(values.values())
     count = len(slots)
