@@ -75,6 +75,11 @@ class Holdfast:
     def events(self, *names: str) -> int:
         return sum(event.get("event") in names for event in self.log())
 
+    def run_another(self) -> subprocess.CompletedProcess[str]:
+        """Run a second gateway on the same document, which must end by itself."""
+        command = [sys.executable, "-m", "gateway", "run", str(self.site_file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
     def ask(self, *arguments: str) -> list[dict[str, Any]]:  # Any: JSON
         """What ``holdfast journal ...`` prints."""
         command = [sys.executable, "-m", "gateway", "journal", arguments[0], str(self.site_file), *arguments[1:]]
