@@ -185,10 +185,10 @@ def summary(view: View, outage: Outage) -> list[str]:
     )
     return [
         f"{view.elapsed_s:.0f} s with {len(view.devices)} devices, {tags} tags and {view.broker.name}",
-        f"  ledger    appended {one.appended:,} = acknowledged {one.acknowledged:,} + pending {one.pending:,} "
+        f"  ledger    appended {one.appended:,} = acked {one.acknowledged:,} + pending {one.pending:,} "
         f"+ dropped {one.dropped:,} + quarantined {one.quarantined:,}",
-        f"  consumer  received {far.received:,} records with {far.values:,} values, duplicate {far.duplicate:,}, "
-        f"missing {far.missing:,}, {far.marks:,} marks checked",
+        f"  consumer  received {far.received:,} ({far.values:,} values), duplicate {far.duplicate:,}, "
+        f"missing {far.missing:,}, marks checked {far.marks:,}",
         *([f"  outage    {cut}"] if outage.ended_s else []),
         f"  verdict   {verdict(view)}",
     ]
