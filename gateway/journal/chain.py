@@ -311,7 +311,7 @@ class Chain:
     def commit(self, group: Group | None, now: float, trusted_ns: int) -> None:
         """Make a group (and the book, where it is due) durable. A file that failed is left behind and the group goes
         into a new one. Raises DiskFull or Broken; then nothing of the group is stored."""
-        if self.active is not None and self.active.fill < self.roll_bytes:
+        if self.active is not None and (self.active.fill < self.roll_bytes or self.active.facts.last < self.active.facts.first):
             try:
                 self._commit(self.active, group, now, trusted_ns, ())
                 return
