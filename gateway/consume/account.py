@@ -115,6 +115,7 @@ class Account:
         self._marks: OrderedDict[int, Checked] = OrderedDict()
         self._halves: OrderedDict[tuple[Line, int, int], set[int]] = OrderedDict()
         self._latest: dict[tuple[str, Lane, bool], tuple[int, int]] = {}
+        self._unordered: OrderedDict[int, list[tuple[str, Stamp]]] = OrderedDict()
         self._devices: dict[str, DeviceVerdict] = {}
         self._lost: Counter[str] = Counter()
         self._marks_good = 0
@@ -144,7 +145,10 @@ class Account:
         if not historical and line.floor is None and not stamp.window:  # with windows, the first good mark says where we began
             line.floor = stamp.seqs[0]
         told.received += sum(line.received.add(seq, seq) for seq in stamp.seqs)
-        told.disorder += self._out_of_order(device, stamp, historical)
+        if stamp.window:
+            self._note_order(device, stamp)
+        else:
+            told.disorder += self._out_of_order(device, stamp, historical)
         line.top = max(line.top, stamp.seqs[-1])
         return True
 
@@ -164,6 +168,8 @@ class Account:
         self._join(mark, line)
         self.lose(mark.lane, mark.epoch, mark.lost)
         line.top = max(line.top, mark.last)
+        for device, stamp in self._unordered.pop(mark.window, ()):
+            self._devices[device].disorder += self._out_of_order(device, stamp, mark.historical)
         checked = self._compare(mark, line, self._windows.pop(mark.window, Tally()))
         began = line.floor is not None or mark.historical
         if not began:  # a window that began before us is nobody's fault
@@ -188,6 +194,11 @@ class Account:
             missing_spans=missing[:SPANS_TOLD],
             unsure=self._unsure,
         )
+
+    def interrupted(self) -> None:
+        """This consumer was away: what it missed comes again, later than what came meanwhile, and that is no disorder."""
+        self._latest.clear()
+        self._unordered.clear()
 
     def doubt(self, why: str) -> None:
         """Something happened after which the account may be incomplete."""
@@ -217,6 +228,12 @@ class Account:
         if len(self._halves) > MAX_HALF_RECORDS:
             self._halves.popitem(last=False)
         return False
+
+    def _note_order(self, device: str, stamp: Stamp) -> None:
+        """Whether a window is live or history is told by its mark alone: births make single live messages history."""
+        self._unordered.setdefault(stamp.window, []).append((device, stamp))
+        if len(self._unordered) > MAX_WINDOWS:
+            self._unordered.popitem(last=False)
 
     def _out_of_order(self, device: str, stamp: Stamp, historical: bool) -> int:
         key = (device, stamp.lane, historical)

@@ -79,6 +79,8 @@ class Consumer:
         """How often a rebirth was asked for."""
 
     def verdict(self) -> Verdict:
+        if self._sparkplug.unread:
+            self._account.doubt(f"{self._sparkplug.unread} messages came before any birth that explains them: ask for a rebirth")
         return self._account.verdict()
 
     async def session(self, up: Callable[[], None]) -> None:
@@ -88,6 +90,7 @@ class Consumer:
         since_ms = self._clock.time_ns() // 1_000_000
         will = Will(state_topic(options.host_id), _state(False, since_ms), 1, True) if options.host_id else None
         async with connect(_uplink(options), Broker(host=options.host, port=options.port), client_id=client_id, will=will) as mqtt:
+            self._account.interrupted()
             try:
                 for topic_filter, qos in self._subscriptions():
                     await mqtt.subscribe(topic_filter, qos)

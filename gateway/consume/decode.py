@@ -164,7 +164,10 @@ def decode_plain(data: bytes) -> Delivery:
     """One message of the plain MQTT uplink, shape ``columns`` or ``tags``. Raises ValueError."""
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"a message of {len(data)} bytes: at most {MAX_JSON_BYTES} are read")
-    message = _plain_decoder.decode(data)
+    try:
+        message = _plain_decoder.decode(data)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
     if message.v != 1 or message.epoch < 0 or message.seq < 0 or not 0 <= message.part < message.parts <= MAX_PARTS:
         raise ValueError("the message's figures contradict each other")
     stamp = Stamp(0, message.lane, message.epoch, (message.seq,), message.part, message.parts)

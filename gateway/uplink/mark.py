@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -133,6 +133,8 @@ def ack_topic(ledger_topic: str) -> str:
     return f"{ledger_topic}/ack"
 
 
+Message = TypeVar("Message", Mark, Ack)
+
 _encoder = msgspec.json.Encoder()
 _mark_decoder = msgspec.json.Decoder(Mark)
 _ack_decoder = msgspec.json.Decoder(Ack)
@@ -146,7 +148,7 @@ def decode_mark(data: bytes) -> Mark:
     """Raises ValueError if ``data`` is no mark or its figures contradict each other."""
     if len(data) > MAX_MARK_BYTES:
         raise ValueError(f"a ledger mark of {len(data)} bytes: at most {MAX_MARK_BYTES} are taken")
-    mark = _mark_decoder.decode(data)
+    mark = _decoded(_mark_decoder, data)
     lost = sum(span.last - span.first + 1 for span in mark.lost)
     if any(not mark.first <= span.first <= span.last <= mark.last for span in mark.lost):
         raise ValueError(f"ledger mark {mark.first} to {mark.last}: a lost span lies outside of it")
@@ -159,7 +161,14 @@ def decode_ack(data: bytes) -> Ack:
     """Raises ValueError if ``data`` is no acknowledgement."""
     if len(data) > MAX_MARK_BYTES:
         raise ValueError(f"an acknowledgement of {len(data)} bytes: at most {MAX_MARK_BYTES} are taken")
-    return _ack_decoder.decode(data)
+    return _decoded(_ack_decoder, data)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Message], data: bytes) -> Message:
+    try:
+        return decoder.decode(data)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def encode_stamp(stamp: Stamp) -> bytes:

@@ -91,7 +91,7 @@ def test_a_mark_that_does_not_add_up_is_refused(more: dict[str, object]) -> None
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"[]", b"\xff", encode(example(v=2)), encode(example(digest="short")), b"[" * 100_000])
 def test_rubbish_is_no_mark(rubbish: bytes) -> None:
-    with pytest.raises((ValueError, RecursionError)):
+    with pytest.raises(ValueError):  # noqa: PT011 # each says something else
         decode_mark(rubbish)
 
 
