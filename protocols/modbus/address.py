@@ -51,6 +51,7 @@ WORDS: Final[dict[Kind, int]] = {
 
 _PLAIN: Final = re.compile(r"(coil|discrete|holding|input):(0[xX][0-9a-fA-F]{1,4}|[0-9]{1,6})(?:\.([0-9]{1,2}))?")
 _MODICON_TABLE: Final[dict[str, Table]] = {"0": Table.COIL, "1": Table.DISCRETE, "3": Table.INPUT, "4": Table.HOLDING}
+_MODICON: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,2})?")
 _FORMS: Final = "write table:number (holding:0, input:10, coil:3, discrete:4, a bit holding:7.3) or Modicon (40001, 300001)"
 
 
@@ -85,9 +86,9 @@ def parse(at: str | int, base: int) -> Address:
 
 def _modicon(text: str) -> Address:
     """``40001`` or ``400001`` (five or six digits); a short number, as ``7`` or ``00007``, is a coil."""
-    digits, _, bit = text.partition(".")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or (bit and not (bit.isascii() and bit.isdigit() and len(bit) <= 2)):
+    if not _MODICON.fullmatch(text):
         raise Impossible(f"{text!r} is not an address", _FORMS)
+    digits, _, bit = text.partition(".")
     lead, rest = (digits[0], digits[1:]) if len(digits) >= 5 else ("0", digits)
     table = _MODICON_TABLE.get(lead)
     if table is None:

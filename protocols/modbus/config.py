@@ -24,17 +24,10 @@ class Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """One value of a Modbus device."""
 
     name: Annotated[str, Meta(pattern=r"^[^+#\x00-\x1f\x7f]{1,255}$", description="Name of the tag, unique in its device; / groups.")]
-    at: (
-        Annotated[
-            str,
-            Meta(
-                min_length=1,
-                max_length=40,
-                description="Where it lies: holding:0, input:10, coil:3, discrete:4, a bit holding:7.3, or Modicon 40001, 400001, 30001.",
-            ),
-        ]
-        | Annotated[int, Meta(ge=1, le=465536)]
-    )
+    at: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=40)] | Annotated[int, Meta(ge=1, le=465536)],
+        Meta(description="Where it lies: holding:0, input:10, coil:3, discrete:4, a bit holding:7.3, or Modicon 40001, 400001, 30001."),
+    ]
     kind: Annotated[Kind, Meta(description="What the registers hold; a scaled number is a float64 for everybody else.")]
     unit: Annotated[str, Meta(max_length=64, description="Engineering unit, after scaling.")] = ""
     word_order: Annotated[
@@ -108,7 +101,7 @@ class Connection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Network(Connection, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every Modbus connection over a network has. Not a type of its own."""
 
-    host: Host
+    host: Annotated[Host, Meta(description="Host name or IP address.")]
     port: Annotated[int, Meta(ge=1, le=65535, description="TCP port.")] = 502
     connect_timeout_s: Annotated[float, Meta(ge=0.1, le=60, description="Longest wait for the connection, in seconds.")] = 5.0
     connect_delay_s: Annotated[float, Meta(ge=0, le=60, description="Pause between connecting and the first request, in seconds.")] = 0.0

@@ -89,39 +89,45 @@ def _number(value: Value, tag: config.Tag) -> int | float:
     if (tag.minimum is not None and value < tag.minimum) or (tag.maximum is not None and value > tag.maximum):
         low = "-∞" if tag.minimum is None else f"{tag.minimum:g}"
         high = "∞" if tag.maximum is None else f"{tag.maximum:g}"
-        raise Unwritable(f"{value} is out of range: the tag takes {low} to {high}")
+        raise Unwritable(f"{_said(value)} is out of range: the tag takes {low} to {high}")
     return value
 
 
-def _float(number: int | float, wire: Wire) -> bytes:
-    raw = float(number) if not wire.is_scaled else (number - wire.offset) / wire.scale
+def _unscaled(number: int | float, wire: Wire) -> float:
+    """The raw number behind a scaled one."""
     try:
-        packed = struct.pack("<f" if wire.raw is Kind.FLOAT32 else "<d", raw)
+        raw = (number - wire.offset) / wire.scale if wire.is_scaled else float(number)
     except OverflowError:
-        raise Unwritable(f"{number} is out of range for {wire.raw}") from None
+        raw = math.inf
     if not math.isfinite(raw):
-        raise Unwritable(f"{number} is out of range for {wire.raw} after scaling")
-    return packed
+        raise Unwritable(f"{_said(number)} is out of range for {wire.raw}")
+    return raw
+
+
+def _float(number: int | float, wire: Wire) -> bytes:
+    try:
+        return struct.pack("<f" if wire.raw is Kind.FLOAT32 else "<d", _unscaled(number, wire))
+    except OverflowError:
+        raise Unwritable(f"{_said(number)} is out of range for {wire.raw}") from None
 
 
 def _integer(number: int | float, wire: Wire) -> bytes:
-    if wire.is_scaled:
-        scaled = (number - wire.offset) / wire.scale
-        if not math.isfinite(scaled):
-            raise Unwritable(f"{number} is out of range after scaling")
-        raw = round(scaled)
-    elif number != int(number):
-        raise Unwritable(f"{number} is no whole number, and the tag is {wire.raw}")
-    else:
-        raw = int(number)
-    low, high = (0, 10 ** (4 * wire.count) - 1) if wire.bcd else _RANGE[wire.raw]
-    if wire.bcd and wire.raw is Kind.UINT8:
-        high = 99
+    if not wire.is_scaled and number != int(number):
+        raise Unwritable(f"{_said(number)} is no whole number, and the tag is {wire.raw}")
+    raw = round(_unscaled(number, wire)) if wire.is_scaled else int(number)
+    digits = 2 * len(wire.order)
+    low, high = (0, 10**digits - 1) if wire.bcd else _RANGE[wire.raw]
     if not low <= raw <= high:
-        raise Unwritable(f"{number} is out of range: the registers hold {low} to {high}" + (" before scaling" if wire.is_scaled else ""))
+        scaled = " before scaling" if wire.is_scaled else ""
+        raise Unwritable(f"{_said(number)} is out of range: the registers hold {low} to {high}{scaled}")
     if wire.bcd:
         raw = int(str(raw), 16)
     return raw.to_bytes(len(wire.order), "little", signed=raw < 0)
+
+
+def _said(number: int | float) -> str:
+    """A number for a text; whole numbers without end are not spelled out."""
+    return str(number) if abs(number) < 10**30 else "the number"
 
 
 def registers_of(content: bytes) -> list[int]:

@@ -158,10 +158,14 @@ class Line(ABC):
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
             return
-        self._spoil(self._settle_s)
+        self._overdue()
         unit_id = self._request.unit_id
         said = f"; what came was {self.foreign}" if self.foreign else ""
         self._miss("timeout", f"{self.where}: unit id {unit_id} did not answer within {self._timeout_s:g} s{said}")
+
+    def _overdue(self) -> None:
+        """The request in flight has waited too long."""
+        self._spoil(self._settle_s)
 
     def _miss(self, reason: str, text: str) -> None:
         self._count(reason)
@@ -348,6 +352,9 @@ class NetworkLine(Line, asyncio.Protocol):
         self._transport = None
         if isinstance(exc, ssl.SSLError):
             self._fail(Refused(f"{self.where}: the peer refused TLS ({exc.reason}): give cert_file and key_file that it accepts"))
+        elif isinstance(self._options, ModbusTls) and not self._proven:  # many peers close instead of saying what they dislike
+            hint = "it may not accept the certificate: check tls.cert_file and key_file"
+            self._fail(Refused(f"{self.where}: the peer closed the connection after the TLS handshake: {hint}"))
         elif self._proven:
             self._fail(Unreachable(f"{self.where}: the connection was closed by the peer"))
         else:
@@ -400,6 +407,12 @@ class NetworkLine(Line, asyncio.Protocol):
         if self._is_rtu:  # over TCP the transaction id tells a late answer
             self._quiet_s = max(self._quiet_s, quiet_s, LEAST_QUIET_S)
             self._heard_at = self._loop.time()
+
+    def _overdue(self) -> None:
+        if self._buffer and not self._is_rtu:
+            self._fail(Unreachable(f"{self.where}: an answer began and did not end ({self._shown(self._buffer)}): it will be opened anew"))
+            self._cut()
+        super()._overdue()
 
     async def _mend(self) -> None:
         """Throw the connection away with all that is in it; then wait, as a serial server hands late bytes to the new one."""

@@ -1,0 +1,167 @@
+"""Frames: an answer is believed only if everything fits; whatever else comes is told apart, limited, and never data."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+
+import pytest
+
+from protocols.modbus.frames import MAX_PDU, Request, Taken, Verdict, is_exception, read_request, take_rtu, take_tcp, write_request
+from tests.protocols.modbus.plc import crc
+
+READ = read_request(17, bytes.fromhex("03006b0003"), 6)
+CONTENT = bytes.fromhex("022b00000064")
+ANSWER = b"\x03\x06" + CONTENT
+"""The example of the specification (V1.1b3, 6.3)."""
+
+
+def tcp(pdu: bytes, *, unit_id: int = 17, transaction: int = 5) -> bytes:
+    return transaction.to_bytes(2, "big") + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + bytes((unit_id,)) + pdu
+
+
+def rtu(pdu: bytes, *, unit_id: int = 17) -> bytes:
+    return (body := bytes((unit_id,)) + pdu) + crc(body)
+
+
+def test_requests_are_the_specifications() -> None:
+    assert READ.tcp == bytes.fromhex("0000 0006 11 03006b0003")
+    assert READ.rtu == bytes.fromhex("11 03006b0003 7687")
+
+
+def test_an_answer_that_fits_is_taken() -> None:
+    assert take_tcp(tcp(ANSWER), READ, 5) == Taken(Verdict.ANSWER, 15, ANSWER)
+    assert take_rtu(rtu(ANSWER), READ) == Taken(Verdict.ANSWER, 11, ANSWER)
+
+
+def test_an_exception_is_an_answer() -> None:
+    for taken in (take_tcp(tcp(b"\x83\x02"), READ, 5), take_rtu(rtu(b"\x83\x02"), READ)):
+        assert taken.verdict is Verdict.ANSWER
+        assert is_exception(taken.pdu)
+
+
+@pytest.mark.parametrize("frame", [tcp(ANSWER), tcp(b"\x83\x02")])
+def test_an_answer_cut_at_any_place_is_awaited_and_rubbish_after_it_is_left(frame: bytes) -> None:
+    for size in range(1, len(frame)):
+        assert take_tcp(frame[:size], READ, 5).verdict is Verdict.MORE
+    assert take_tcp(frame + b"rubbish", READ, 5).used == len(frame)
+
+
+@pytest.mark.parametrize("frame", [rtu(ANSWER), rtu(b"\x83\x02")])
+def test_an_rtu_answer_cut_at_any_place_is_awaited_and_rubbish_after_it_is_left(frame: bytes) -> None:
+    for size in range(1, len(frame)):
+        assert take_rtu(frame[:size], READ).verdict is Verdict.MORE
+    assert take_rtu(frame + b"rubbish", READ).used == len(frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "verdict"),
+    [
+        (tcp(ANSWER, transaction=4), Verdict.FOREIGN),
+        (tcp(ANSWER, unit_id=18), Verdict.FOREIGN),
+        (tcp(b"\x04\x06" + CONTENT), Verdict.WRONG),
+        (tcp(b"\x03\x04" + CONTENT[:4]), Verdict.WRONG),
+        (tcp(b"\x03\x06" + CONTENT[:4]), Verdict.WRONG),
+        (tcp(b"\x03\x04" + CONTENT), Verdict.WRONG),
+        (tcp(b"\x84\x02"), Verdict.WRONG),
+        (tcp(b"\x83\x02\x00"), Verdict.WRONG),
+        (b"HTTP/1.1 400 Bad Request", Verdict.GARBAGE),
+        (tcp(b"x" * (MAX_PDU + 1)), Verdict.GARBAGE),
+        (bytes.fromhex("0005 0000 ffff 11 03"), Verdict.GARBAGE),
+        (bytes.fromhex("0005 0000 0000 11 03"), Verdict.GARBAGE),
+        (bytes.fromhex("0005 0000 0002 11 03"), Verdict.GARBAGE),
+    ],
+)
+def test_what_does_not_fit_over_tcp(frame: bytes, verdict: Verdict) -> None:
+    taken = take_tcp(frame, READ, 5)
+    assert taken.verdict is verdict
+    assert taken.why
+    assert taken.used > 0
+
+
+def test_an_answer_nobody_waits_for_is_foreign() -> None:
+    assert take_tcp(tcp(ANSWER), None, 5).verdict is Verdict.FOREIGN
+    assert take_rtu(rtu(ANSWER), None).verdict is Verdict.GARBAGE
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        rtu(ANSWER, unit_id=18),
+        rtu(b"\x04\x06" + CONTENT),
+        rtu(b"\x03\x04" + CONTENT[:4]),
+        rtu(ANSWER)[:-1] + b"\0",
+        rtu(b"\x84\x02"),
+        rtu(b"\x83\x02")[:-1] + b"\0",
+        b"HTTP/1.1",
+    ],
+)
+def test_what_does_not_fit_over_rtu_is_garbage(frame: bytes) -> None:
+    taken = take_rtu(frame, READ)
+    assert (taken.verdict, taken.used) == (Verdict.GARBAGE, len(frame))
+
+
+def test_a_driver_that_switches_on_before_an_rtu_answer_is_no_trouble() -> None:
+    """Up to four bytes 00 or FF, as two-wire lines give when a device takes the bus."""
+    assert take_rtu(b"\x00\xff" + rtu(ANSWER), READ).pdu == ANSWER
+    assert take_rtu(b"\x00" * 5 + rtu(ANSWER), READ).verdict is Verdict.GARBAGE
+
+
+@pytest.mark.parametrize(
+    ("pdu", "answer"),
+    [
+        ("0500acff00", "0500acff00"),
+        ("0600010003", "0600010003"),
+        ("0f0013000a02cd01", "0f0013000a"),
+        ("10000100020400 0a0102", "1000010002"),
+        ("16000400f20025", "16000400f20025"),
+    ],
+)
+def test_a_write_is_confirmed_by_its_own_echo_alone(pdu: str, answer: str) -> None:
+    """The examples of the specification; any other echo is not this command's."""
+    request, echo = write_request(17, bytes.fromhex(pdu)), bytes.fromhex(answer)
+    assert take_tcp(tcp(echo), request, 5).verdict is Verdict.ANSWER
+    assert take_rtu(rtu(echo), request).verdict is Verdict.ANSWER
+    other = echo[:2] + bytes((echo[2] ^ 1,)) + echo[3:]
+    assert take_tcp(tcp(other), request, 5).verdict is Verdict.WRONG
+    assert take_rtu(rtu(other), request).verdict is Verdict.GARBAGE
+
+
+def mutated(frame: bytes, rng: random.Random) -> bytes:
+    """``frame`` with bits flipped, bytes dropped, doubled or put in, cut, or followed by rubbish."""
+    content = bytearray(frame)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(content) + 1)
+        match rng.randrange(5):
+            case 0 if at < len(content):
+                content[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del content[at : at + rng.randint(1, 3)]
+            case 2:
+                content[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 3:
+                del content[at:]
+            case _:
+                content += rng.randbytes(rng.randint(1, 300))
+    return bytes(content)
+
+
+def test_50000_mutated_frames_crash_nothing_and_give_no_wrong_data_over_rtu() -> None:
+    """Each mutated frame is judged; progress is made; RTU data are believed only with a true checksum and length."""
+    rng = random.Random(4711)
+    requests: list[Request] = [READ, write_request(17, bytes.fromhex("0600010003"))]
+    answers = [ANSWER, bytes.fromhex("0600010003")]
+    tracemalloc.start()
+    for turn in range(25_000):
+        request, answer = requests[turn % 2], answers[turn % 2]
+        first, second = mutated(tcp(answer), rng) or b"\0", mutated(rtu(answer), rng) or b"\0"
+        for taken, frame in ((take_tcp(first, request, 5), first), (take_rtu(second, request), second)):
+            assert 0 <= taken.used <= len(frame)
+            assert (taken.used == 0) == (taken.verdict is Verdict.MORE)
+            if taken.verdict is Verdict.MORE:
+                assert len(frame) < 300  # never waits for more than a frame can be
+            if taken.verdict is Verdict.ANSWER and not is_exception(taken.pdu):
+                assert len(taken.pdu) == request.expect
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
