@@ -12,11 +12,13 @@ BIN := .venv/bin
 NODE := tests/peers/node
 SITE ?= site.yaml
 ARGS ?=
+COMPILER := gcc libc6-dev pkg-config libmodbus-dev
+TEST_PACKAGES := python3-venv $(COMPILER) mosquitto mosquitto-clients openssl e2fsprogs nodejs npm
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench long run docs lock clean
+.PHONY: help demo test check bench long run docs lock clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -26,8 +28,7 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 	@tools/packages --optional mosquitto
 	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
 
-test: .venv/.dev $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/.made) ## every test, with real peers
-	@tools/packages mosquitto gcc pkg-config libmodbus-dev e2fsprogs
+test: packages .venv/.dev $(NODE)/node_modules/.made ## every test, with real peers
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import directions, generated documents
@@ -38,11 +39,10 @@ check: .venv/.dev ## lint, format, types, import directions, generated documents
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
 bench: .venv/.dev ## speed, measured (minutes)
-	@tools/packages mosquitto gcc pkg-config libmodbus-dev
+	@tools/packages $(COMPILER) mosquitto
 	$(BIN)/python -m tests.bench $(ARGS)
 
-long: .venv/.dev ## the tests with their large figures (an hour or more)
-	@tools/packages mosquitto gcc pkg-config libmodbus-dev e2fsprogs
+long: packages .venv/.dev $(NODE)/node_modules/.made ## the tests with their large figures (an hour or more)
 	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest $(ARGS)
 
 run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
@@ -58,6 +58,9 @@ lock: .venv/.dev ## resolve the dependencies anew
 clean: ## remove everything that was made, data of the demo included
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+packages:
+	@PYTHON="$(PYTHON)" tools/packages $(TEST_PACKAGES)
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
@@ -75,6 +78,5 @@ clean: ## remove everything that was made, data of the demo included
 	@touch $@ .venv/.demo
 
 $(NODE)/node_modules/.made: $(NODE)/package-lock.json
-	@tools/packages nodejs npm
 	npm ci --prefix $(NODE) --no-audit --no-fund
 	@touch $@
