@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 from struct import Struct
+from struct import error as StructError
 from typing import Any, Final
 
 import msgspec
@@ -372,13 +373,15 @@ def unpack(head: Head, body: bytes, device: Device) -> Record:
     """The record that was stored. Raises Unreadable if the content does not fit its header."""
     try:
         batch = _unpack(head, body, device)
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, StructError) as error:
         raise Unreadable(f"the columns of record {head.seq} cannot be read: {error}") from error
     return Record(head.epoch, head.seq, head.lane, head.written_ns, batch)
 
 
 def _unpack(head: Head, body: bytes, device: Device) -> Batch:
     count, form, at = head.count, head.form, 0
+    if not 0 < count <= 8 * len(body):  # eight bits to a byte are the shortest values
+        raise Unreadable(f"record {head.seq} cannot hold {count} values")
 
     def take(size: int, dtype: str) -> NDArray[Any]:  # Any: the type is in dtype
         nonlocal at
@@ -406,6 +409,8 @@ def _unpack_values(head: Head, body: bytes) -> NDArray[Any]:  # Any: see Batch.v
     if head.dtype == OBJECTS:
         return _unpack_objects(head.count, body)
     if head.dtype == BITS:
+        if 8 * len(body) < head.count:
+            raise Unreadable(f"record {head.seq} is shorter than it says")
         return np.unpackbits(np.frombuffer(body, np.uint8), count=head.count).astype(np.bool_)
     stored = np.frombuffer(body, dtype=STORED[head.dtype], count=head.count)
     with np.errstate(invalid="ignore"):
