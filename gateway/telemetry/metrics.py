@@ -1,16 +1,17 @@
 """Prometheus metrics, served on a port of their own while nothing else is served yet.
 
 Nothing is counted here. At each scrape a snapshot of plain numbers is taken inside the gateway's loop and rendered in
-the server's thread, so a slow scraper costs the loop microseconds.
+the server's thread, so a slow scraper costs the loop microseconds. What is told stands in four tables, one for each
+kind of thing that is told of; the reference page is made from them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,6 +22,84 @@ from gateway.links import State, Status
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 
 SNAPSHOT_TIMEOUT_S: Final = 5.0
+T = TypeVar("T")
+_Things = Mapping[tuple[str, ...], T]
+"""By the values of their labels."""
+
+
+@dataclass(frozen=True)
+class _Told(Generic[T]):
+    """One metric of things of kind T."""
+
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    name: str
+    meaning: str
+    value: Callable[[T], float | Mapping[str, int]]
+    by_reason: bool = False
+    """The value is a mapping from reasons to numbers, told with the label ``reason``."""
+
+
+COUNTER: Final = CounterMetricFamily
+GAUGE: Final = GaugeMetricFamily
+
+LINKS: Final[tuple[_Told[Status], ...]] = (
+    _Told(GAUGE, "holdfast_link_up", "1 while the peer answers", lambda link: float(link.state is State.UP)),
+    _Told(COUNTER, "holdfast_link_sessions", "Times the peer was reached", lambda link: link.sessions),
+    _Told(COUNTER, "holdfast_link_in", "Values (connection) or records (uplink) that came in", lambda link: link.counters.taken),
+    _Told(COUNTER, "holdfast_link_out", "Values journalled (connection), records acknowledged (uplink)", lambda link: link.counters.given),
+    _Told(COUNTER, "holdfast_link_errors", "Errors by reason", lambda link: link.counters.errors, by_reason=True),
+    _Told(COUNTER, "holdfast_link_dropped", "Dropped by reason", lambda link: link.counters.dropped, by_reason=True),
+    _Told(
+        GAUGE,
+        "holdfast_link_oldest_seconds",
+        "UTC of the oldest thing that waits; 0 if nothing does",
+        lambda link: link.counters.oldest_ns / 1e9,
+    ),
+)
+SCANS: Final[tuple[_Told[ScanStats], ...]] = (
+    _Told(COUNTER, "holdfast_scans_missed", "Scans that were skipped because their whole period went by", lambda stats: stats.missed),
+    _Told(COUNTER, "holdfast_requests", "Requests sent to devices", lambda stats: stats.requests),
+    _Told(COUNTER, "holdfast_request_errors", "Requests that failed, by reason", lambda stats: stats.errors, by_reason=True),
+)
+JOURNAL: Final[tuple[_Told[Ledger], ...]] = (
+    _Told(GAUGE, "holdfast_journal_bytes", "Bytes that the journal takes on disk", lambda ledger: ledger.bytes),
+    _Told(GAUGE, "holdfast_journal_max_bytes", "Bytes that the journal may take on disk", lambda ledger: ledger.max_bytes),
+    _Told(GAUGE, "holdfast_journal_free_bytes", "Free bytes of the journal's file system", lambda ledger: ledger.free_bytes),
+    _Told(GAUGE, "holdfast_journal_trouble", "1 while nothing can be stored", lambda ledger: float(bool(ledger.trouble))),
+)
+LANES: Final[tuple[_Told[LaneLedger], ...]] = (
+    _Told(COUNTER, "holdfast_journal_appended", "Records appended", lambda lane: lane.appended),
+    _Told(COUNTER, "holdfast_journal_values", "Values in appended records", lambda lane: lane.values),
+    _Told(GAUGE, "holdfast_journal_unwritten", "Records that are not durable yet", lambda lane: lane.unwritten),
+    _Told(GAUGE, "holdfast_journal_kept", "Records on disk", lambda lane: lane.kept),
+    _Told(
+        COUNTER,
+        "holdfast_journal_dropped",
+        "Records dropped before every uplink had them, by reason",
+        lambda lane: lane.dropped,
+        by_reason=True,
+    ),
+    _Told(COUNTER, "holdfast_journal_quarantined", "Records found damaged and set aside", lambda lane: lane.quarantined),
+)
+READERS: Final[tuple[_Told[ReaderLane], ...]] = (
+    _Told(COUNTER, "holdfast_uplink_appended", "Records that concern this uplink", lambda reader: reader.appended),
+    _Told(COUNTER, "holdfast_uplink_acknowledged", "Records whose delivery was confirmed", lambda reader: reader.acknowledged),
+    _Told(GAUGE, "holdfast_uplink_pending", "Records that wait for confirmation", lambda reader: reader.pending),
+    _Told(
+        COUNTER,
+        "holdfast_uplink_dropped",
+        "Records that this uplink will never get, by reason",
+        lambda reader: reader.dropped,
+        by_reason=True,
+    ),
+    _Told(COUNTER, "holdfast_uplink_quarantined", "Damaged records that this uplink will never get", lambda reader: reader.quarantined),
+    _Told(
+        GAUGE,
+        "holdfast_uplink_oldest_pending_seconds",
+        "UTC of the oldest pending record; 0 if none is",
+        lambda reader: reader.oldest_pending_ns / 1e9,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -43,49 +122,36 @@ def _copied(link: Status) -> Status:
     return replace(link, counters=counters)
 
 
-def render(shot: Snapshot) -> Iterable[Metric]:
+def render(shot: Snapshot) -> Iterator[Metric]:
     """The metric families of one snapshot."""
-    yield from _links(shot.links)
-    yield from _scans(shot.scans)
-    yield from _ledger(shot.ledger)
+    readers: _Things[ReaderLane] = {(name, lane): account for name, lanes in shot.ledger.readers.items() for lane, account in lanes.items()}
+    scans: _Things[ScanStats] = {(name,): stats for name, stats in shot.scans.items()}
+    yield from _families(LINKS, ("kind", "name"), {(link.kind, link.name): link for link in shot.links})
+    yield from _families(SCANS, ("connection",), scans)
+    yield _lateness(scans)
+    yield from _families(JOURNAL, (), {(): shot.ledger})
+    yield from _families(LANES, ("lane",), {(lane,): ledger for lane, ledger in shot.ledger.lanes.items()})
+    yield from _families(READERS, ("uplink", "lane"), readers)
 
 
-def _links(links: tuple[Status, ...]) -> Iterable[Metric]:
-    who, why = ("kind", "name"), ("kind", "name", "reason")
-    up = GaugeMetricFamily("holdfast_link_up", "1 while the peer answers", labels=who)
-    sessions = CounterMetricFamily("holdfast_link_sessions", "Times the peer was reached", labels=who)
-    taken = CounterMetricFamily("holdfast_link_in", "Values (connection) or records (uplink) that came in", labels=who)
-    given = CounterMetricFamily("holdfast_link_out", "Values journalled (connection), records acknowledged (uplink)", labels=who)
-    errors = CounterMetricFamily("holdfast_link_errors", "Errors by reason", labels=why)
-    dropped = CounterMetricFamily("holdfast_link_dropped", "Dropped by reason", labels=why)
-    oldest = GaugeMetricFamily("holdfast_link_oldest_seconds", "UTC of the oldest thing that waits; 0 if nothing does", labels=who)
-    for link in links:
-        name = (link.kind, link.name)
-        up.add_metric(name, float(link.state is State.UP))
-        sessions.add_metric(name, link.sessions)
-        taken.add_metric(name, link.counters.taken)
-        given.add_metric(name, link.counters.given)
-        oldest.add_metric(name, link.counters.oldest_ns / 1e9)
-        for reason, count in link.counters.errors.items():
-            errors.add_metric((*name, reason), count)
-        for reason, count in link.counters.dropped.items():
-            dropped.add_metric((*name, reason), count)
-    return up, sessions, taken, given, errors, dropped, oldest
+def _families(table: Iterable[_Told[T]], labels: tuple[str, ...], things: _Things[T]) -> Iterator[Metric]:
+    for told in table:
+        family = told.family(told.name, told.meaning, labels=(*labels, "reason") if told.by_reason else labels)
+        for who, thing in things.items():
+            value = told.value(thing)
+            if isinstance(value, Mapping):
+                for reason, count in value.items():
+                    family.add_metric((*who, reason), count)
+            else:
+                family.add_metric(who, value)
+        yield family
 
 
-def _scans(scans: dict[str, ScanStats]) -> Iterable[Metric]:
-    by, why = ("connection",), ("connection", "reason")
-    missed = CounterMetricFamily("holdfast_scans_missed", "Scans that were skipped because their whole period went by", labels=by)
-    requests = CounterMetricFamily("holdfast_requests", "Requests sent to devices", labels=by)
-    errors = CounterMetricFamily("holdfast_request_errors", "Requests that failed, by reason", labels=why)
-    late = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=by)
-    for name, stats in scans.items():
-        missed.add_metric((name,), stats.missed)
-        requests.add_metric((name,), stats.requests)
-        for reason, count in stats.errors.items():
-            errors.add_metric((name, reason), count)
-        late.add_metric((name,), _cumulated(stats.late_s), stats.late_sum_s)
-    return missed, requests, errors, late
+def _lateness(scans: _Things[ScanStats]) -> Metric:
+    family = HistogramMetricFamily("holdfast_scan_lateness_seconds", "How late scans start", labels=("connection",))
+    for who, stats in scans.items():
+        family.add_metric(who, _cumulated(stats.late_s), stats.late_sum_s)
+    return family
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
@@ -95,55 +161,6 @@ def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
         total += count
         buckets.append((bound, total))
     return buckets
-
-
-def _ledger(ledger: Ledger) -> Iterable[Metric]:
-    yield GaugeMetricFamily("holdfast_journal_bytes", "Bytes that the journal takes on disk", value=ledger.bytes)
-    yield GaugeMetricFamily("holdfast_journal_max_bytes", "Bytes that the journal may take on disk", value=ledger.max_bytes)
-    yield GaugeMetricFamily("holdfast_journal_free_bytes", "Free bytes of the journal's file system", value=ledger.free_bytes)
-    yield GaugeMetricFamily("holdfast_journal_trouble", "1 while nothing can be stored", value=float(bool(ledger.trouble)))
-    yield from _lanes(ledger.lanes)
-    yield from _readers(ledger.readers)
-
-
-def _lanes(lanes: Mapping[str, LaneLedger]) -> Iterable[Metric]:
-    by, why = ("lane",), ("lane", "reason")
-    appended = CounterMetricFamily("holdfast_journal_appended", "Records appended", labels=by)
-    values = CounterMetricFamily("holdfast_journal_values", "Values in appended records", labels=by)
-    unwritten = GaugeMetricFamily("holdfast_journal_unwritten", "Records that are not durable yet", labels=by)
-    kept = GaugeMetricFamily("holdfast_journal_kept", "Records on disk", labels=by)
-    dropped = CounterMetricFamily("holdfast_journal_dropped", "Records dropped before every uplink had them, by reason", labels=why)
-    damaged = CounterMetricFamily("holdfast_journal_quarantined", "Records found damaged and set aside", labels=by)
-    for lane, ledger in lanes.items():
-        appended.add_metric((lane,), ledger.appended)
-        values.add_metric((lane,), ledger.values)
-        unwritten.add_metric((lane,), ledger.unwritten)
-        kept.add_metric((lane,), ledger.kept)
-        damaged.add_metric((lane,), ledger.quarantined)
-        for reason, count in ledger.dropped.items():
-            dropped.add_metric((lane, reason), count)
-    return appended, values, unwritten, kept, dropped, damaged
-
-
-def _readers(readers: Mapping[str, Mapping[str, ReaderLane]]) -> Iterable[Metric]:
-    by, why = ("uplink", "lane"), ("uplink", "lane", "reason")
-    appended = CounterMetricFamily("holdfast_uplink_appended", "Records that concern this uplink", labels=by)
-    acknowledged = CounterMetricFamily("holdfast_uplink_acknowledged", "Records whose delivery was confirmed", labels=by)
-    pending = GaugeMetricFamily("holdfast_uplink_pending", "Records that wait for confirmation", labels=by)
-    dropped = CounterMetricFamily("holdfast_uplink_dropped", "Records that this uplink will never get, by reason", labels=why)
-    damaged = CounterMetricFamily("holdfast_uplink_quarantined", "Damaged records that this uplink will never get", labels=by)
-    oldest = GaugeMetricFamily("holdfast_uplink_oldest_pending_seconds", "UTC of the oldest pending record; 0 if none is", labels=by)
-    for name, lanes in readers.items():
-        for lane, account in lanes.items():
-            who = (name, lane)
-            appended.add_metric(who, account.appended)
-            acknowledged.add_metric(who, account.acknowledged)
-            pending.add_metric(who, account.pending)
-            damaged.add_metric(who, account.quarantined)
-            oldest.add_metric(who, account.oldest_pending_ns / 1e9)
-            for reason, count in account.dropped.items():
-                dropped.add_metric((*who, reason), count)
-    return appended, acknowledged, pending, dropped, damaged, oldest
 
 
 class _Snapshots(Collector):
