@@ -1,7 +1,8 @@
 """Windows that were sent and are not confirmed yet: who confirms them, how long to wait, what becomes of them.
 
 The broker confirms with the PUBACK of the ledger mark, a consumer with an Ack that repeats the mark's figures. A mark that
-the broker rejects ends the session with Refused, and nothing in it counts as delivered.
+the broker rejects ends the session with Refused, and nothing in it counts as delivered. (MQTT 3.1.1 knows no reasons: a
+broker that refuses a mark there looks like one that took it, so prefer MQTT 5, or let a consumer confirm.)
 
 A window that a consumer does not confirm in time is *parked*: the consumer may be away for hours, and sending everything
 to nobody again and again would fill the link, while others still want the live values. What is parked is sent again as soon

@@ -82,7 +82,7 @@ def data_metric(alias: int, kind: Kind, value: Value, status: int, time_ns: int,
     return metric(
         wire.number(Field.ALIAS, alias),
         _TIMESTAMP,
-        wire.varint(to_ms(time_ns)),
+        wire.stamp(to_ms(time_ns)),
         HISTORICAL if historical else b"",
         NULL if bad else b"",
         properties(status),
@@ -104,7 +104,7 @@ def birth_metric(name: str, alias: int | None, kind: Kind, unit: str, value: Val
     bad = bool(status & 0x8000_0000)
     return metric(
         head,
-        wire.varint(to_ms(time_ns)),
+        wire.stamp(to_ms(time_ns)),
         datatype,
         NULL if bad else b"",
         properties(status, unit, always=True),
@@ -115,7 +115,7 @@ def birth_metric(name: str, alias: int | None, kind: Kind, unit: str, value: Val
 def node_metric(name: str, kind: Kind, value: Value, time_ns: int) -> bytes:
     """A metric without alias and properties: bdSeq and Node Control/Rebirth."""
     head, datatype = introduction(name, None, DATATYPE_OF[kind])
-    return metric(head, wire.varint(to_ms(time_ns)), datatype, value_field(kind, value))
+    return metric(head, wire.stamp(to_ms(time_ns)), datatype, value_field(kind, value))
 
 
 def metric(*parts: bytes) -> bytes:

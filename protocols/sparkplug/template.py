@@ -179,7 +179,7 @@ def _bits(kind: Kind) -> int:
 
 
 def _stamp_bytes(time_ns: int) -> NDArray[np.uint8]:
-    return np.frombuffer(wire.varint(time_ns // 1_000_000), dtype=np.uint8)
+    return np.frombuffer(wire.stamp(time_ns // 1_000_000), dtype=np.uint8)
 
 
 def _stamps(times: NDArray[np.int64]) -> Bytes2D:
@@ -231,7 +231,7 @@ def _put_qualities(rows: Bytes2D, keep: Mask2D, layout: _Layout, quality: NDArra
 
 def assemble(metrics: Iterable[bytes], *, seq: int | None, time_ns: int | None, body: bytes = b"") -> bytes:
     """A Payload from the bytes of its metrics. ``seq`` is None in an NDEATH alone."""
-    head = b"" if time_ns is None else b"\x08" + wire.varint(to_ms(time_ns))
+    head = b"" if time_ns is None else b"\x08" + wire.stamp(to_ms(time_ns))
     tail = b"" if seq is None else b"\x18" + wire.varint(seq)
     if body:
         tail += b"\x2a" + wire.varint(len(body)) + body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from protocols.sparkplug.topics import Verb
 from tests.gateway.uplink.host import LEDGER, Host, Seen, host, seqs
 from tests.gateway.uplink.plant import BOILER, DEADLINE_S, PUMP, Plant, batch, kept, plant, sparkplug, until
 from tests.peers.mosquitto import Mosquitto
+from tests.peers.proxy import Proxy
 
 
 @pytest.fixture
@@ -63,6 +65,10 @@ def pressures(seen: Host) -> list[float]:
 def historical(seen: Seen) -> list[bool]:
     assert seen.payload is not None
     return [one.is_historical for one in seen.payload.metrics]
+
+
+def _said(seen: Host, verb: str, count: int) -> Callable[[], bool]:
+    return lambda: len(seen.all(verb)) >= count
 
 
 # ---- delivery
@@ -184,6 +190,37 @@ async def test_a_broker_that_is_killed_costs_nothing(broker: Mosquitto, made: Pl
             await made.delivered()
             note(seen)
     assert [got[place] for place in sorted(got)] == [{float(number)} for number in range(450)]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_link_that_breaks_again_and_again_costs_nothing(broker: Mosquitto, made: Plant, seed: int) -> None:
+    """Cut and reset at random moments: all values come, repetitions have the same (epoch, seq), order holds."""
+    chance, clock, count = random.Random(seed), still(), 0
+    made.has(BOILER)
+    async with Proxy("127.0.0.1", broker.port) as proxy, host(broker.port) as seen:
+        settings = SparkplugUplink(name="cloud", host="127.0.0.1", port=proxy.port, backfill_share=1.0)
+        async with kept(sparkplug(made, settings, clock=clock)):
+            for breaks in range(10):
+                await passing(clock, 1.0, _said(seen, "NBIRTH", breaks + 1))
+                for _ in range(chance.randrange(1, 200)):
+                    made.bring(BOILER, {"steam/pressure": float(count)})
+                    count += 1
+                    if chance.random() < 0.05:
+                        await asyncio.sleep(chance.random() * 0.01)
+                await chance.choice([proxy.cut, proxy.reset])()
+            await made.stored()
+            await passing(clock, 1.0, lambda: not made.pending())
+        await seen.until(lambda: seen.all("mark")[-1].mark is not None and len(set(pressures(seen))) == count)
+    told: dict[int, float] = {}
+    news: dict[bool, list[int]] = {True: [], False: []}
+    for one in seen.all("DDATA", "boiler"):
+        for seq, (_, value), old in zip(one.stamp.seqs, seen.values(one), historical(one), strict=True):
+            assert isinstance(value, float)
+            news[old].append(seq) if seq not in told else None
+            assert told.setdefault(seq, value) == value
+    assert [told[seq] for seq in sorted(told)] == [float(number) for number in range(count)]
+    assert news[True] == sorted(news[True])
+    assert news[False] == sorted(news[False])
 
 
 async def test_what_no_mark_confirmed_is_sent_again_as_history(broker: Mosquitto, made: Plant) -> None:
