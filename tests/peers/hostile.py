@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -190,8 +191,12 @@ def _other_protocol(frame: bytes) -> bytes:
 class HostilePeer:
     """``async with HostilePeer("late") as peer: ... peer.port``."""
 
-    def __init__(self, misdeed: str, *, framing: Framing = "tcp", unit: Unit | None = None, pace_s: float = 1.0) -> None:
+    def __init__(
+        self, misdeed: str, *, framing: Framing = "tcp", unit: Unit | None = None, pace_s: float = 1.0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """``pace_s`` is the pause between the bytes of a trickle; with ``tls`` everything happens inside TLS."""
         self.misdeed, self.framing, self.unit, self.pace_s = misdeed, framing, unit or Unit(), pace_s
+        self._tls = tls
         self.port = 0
         self.accepted = 0
         self.requests = 0
@@ -205,7 +210,7 @@ class HostilePeer:
             talk.cancel()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._welcome, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._welcome, "127.0.0.1", 0, ssl=self._tls)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -225,9 +230,9 @@ class HostilePeer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         misdeed = MISDEEDS[self.misdeed] if self.misdeed else behave
         try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
                 await misdeed(Talk(self, reader, writer))
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from types import TracebackType
 from typing import Final, Self
@@ -22,8 +23,10 @@ LINGER_NOT: Final = struct.pack("ii", 1, 0)
 class Proxy:
     """``async with Proxy("127.0.0.1", broker.port) as proxy: ... proxy.port``."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        """With ``tls`` clients speak TLS to the proxy, and the proxy speaks in the clear to the target."""
         self._target = (host, port)
+        self._tls = tls
         self.port = 0
         self.delay_s = 0.0
         """How long each chunk waits before it is passed on, each way."""
@@ -47,8 +50,8 @@ class Proxy:
     async def reset(self) -> None:
         """Break every connection without a word. New ones are let through."""
         for writer in (writer for writers in self._connections.values() for writer in writers):
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            if not writer.is_closing():
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
         await self._end_all()
 
     def black_hole(self) -> None:
@@ -66,10 +69,10 @@ class Proxy:
         """Let everything pass again. What a black hole swallowed while it was one is delivered late, as TCP would."""
         self._open.set()
         if self._server is None:
-            self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port, ssl=self._tls)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port, ssl=self._tls)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
