@@ -3,8 +3,8 @@
 *Live* is what was appended since the connection came up; it is sent in order as it comes. Everything older that is still
 pending, and everything that has to be sent again, is *history* (backfill): sent in order as well, flagged, and while live
 records flow only for ``backfill_share`` of the time: a portion of history that took the link for ``t`` is followed by a pause
-of ``t * (1 - share) / share``. Portions of history shrink until one takes no longer than PORTION_S, so that live records
-never wait long behind one, however slow the link is.
+of ``t * (1 - share) / share``. Portions of history start small, grow on a fast link, and shrink until one takes no longer
+than PORTION_S, so that live records never wait long behind one, however slow the link is.
 
 If live itself falls behind by more than LIVE_LAG_S, what was skipped becomes history and live starts again at the newest
 record: its latency stays bounded. The order of a tag's values holds inside live and inside history.
@@ -31,6 +31,7 @@ LIVE_TRAFFIC_S: Final = 2.0
 PORTION_S: Final = 0.5
 """A portion of history should not take the link for longer."""
 LEAST_RECORDS: Final = 4
+"""The first portion of history on a connection, and the smallest."""
 PRIORITY: Final = (Lane.EVENTS, Lane.TELEMETRY)
 
 
@@ -84,7 +85,7 @@ class Feed:
         self._max_bytes = max_bytes
         self._lanes = {lane: _LaneState() for lane in PRIORITY}
         self._wake = asyncio.Event()
-        self._history_records = max_records
+        self._history_records = min(LEAST_RECORDS, max_records)
         self._history_began: float | None = None
         self._pause_until = 0.0
         self._live_at = float("-inf")
@@ -101,6 +102,7 @@ class Feed:
             state.live, state.began = head, True
             state.seen.clear()
         self._history_began = None
+        self._history_records = min(LEAST_RECORDS, self._max_records)
         self._pause_until = 0.0
 
     async def next(self) -> Portion:
@@ -195,7 +197,7 @@ class Feed:
         self._history_began = None
         self._pause_until = now + took * self._pause_factor
         if took > PORTION_S:
-            self._history_records = max(LEAST_RECORDS, int(self._history_records * PORTION_S / took))
+            self._history_records = max(min(LEAST_RECORDS, self._max_records), int(self._history_records * PORTION_S / took))
         elif took < PORTION_S / 2:
             self._history_records = min(self._max_records, self._history_records * 2)
 

@@ -119,10 +119,11 @@ async def test_what_the_journal_dropped_meanwhile_is_told_as_lost(shelf: Shelf, 
     shelf.put(4)
     shelf.drop(3, 6)
     feed.begin()
-    portion = await feed.next()
-    assert told(portion) == (TELEMETRY, 3, 8, True)
-    assert [type(entry) for entry in portion.entries] == [Lost] * 4 + [Record] * 2
-    feed.acknowledge(portion)
+    portions = [await feed.next(), await feed.next()]
+    assert [told(portion) for portion in portions] == [(TELEMETRY, 3, 6, True), (TELEMETRY, 7, 8, True)]
+    assert [type(entry) for portion in portions for entry in portion.entries] == [Lost] * 4 + [Record] * 2
+    for portion in portions:
+        feed.acknowledge(portion)
     feed.begin()
     assert await now(feed) is None
 
@@ -154,28 +155,29 @@ async def test_history_takes_its_share_while_live_records_flow(shelf: Shelf, clo
     assert await now(feed) is None
     waiting = asyncio.ensure_future(feed.next())
     await clock.advance(0.5)
-    assert told(await waiting) == (TELEMETRY, 11, 20, True)
+    assert told(await waiting) == (TELEMETRY, 5, 8, True)
 
 
 async def test_history_has_the_link_alone_where_nothing_is_live(shelf: Shelf, clock: ManualClock) -> None:
     shelf.put(40)
     feed = feed_of(shelf, clock, share=0.01)
     feed.begin()
-    for first in (1, 11, 21, 31):
-        assert told(await feed.next()) == (TELEMETRY, first, first + 9, True)
+    for first in (1, 5, 9, 13):
+        assert told(await feed.next()) == (TELEMETRY, first, first + 3, True)
         await clock.advance(0.3)
 
 
-async def test_portions_of_history_shrink_on_a_slow_link_and_grow_again(shelf: Shelf, clock: ManualClock) -> None:
+async def test_portions_of_history_fit_the_link(shelf: Shelf, clock: ManualClock) -> None:
+    """They double while the link takes one at once, and shrink to what it takes in PORTION_S."""
     shelf.put(1000)
-    feed = feed_of(shelf, clock, records=64)
+    feed = feed_of(shelf, clock, records=20)
     feed.begin()
     sizes = []
-    for took in (PORTION_S * 4, PORTION_S * 4, PORTION_S, 0.0, 0.0, 0.0):
+    for took in (0.0, 0.0, 0.0, 0.0, PORTION_S * 2, PORTION_S * 4, PORTION_S * 4, 0.0, 0.0):
         portion = await feed.next()
         sizes.append(portion.last - portion.first + 1)
         await clock.advance(took)
-    assert sizes == [64, 16, 4, 4, 8, 16]
+    assert sizes == [4, 8, 16, 20, 20, 10, 4, 4, 8]
 
 
 async def test_live_that_falls_behind_becomes_history(shelf: Shelf, clock: ManualClock) -> None:
@@ -185,11 +187,11 @@ async def test_live_that_falls_behind_becomes_history(shelf: Shelf, clock: Manua
     assert told(await feed.next()) == (TELEMETRY, 1, 5, False)
     await clock.advance(LIVE_LAG_S + 1)
     shelf.put(1)
-    assert told(await feed.next()) == (TELEMETRY, 6, 10, True)
+    assert told(await feed.next()) == (TELEMETRY, 6, 9, True)
     shelf.put(1)
     assert told(await feed.next()) == (TELEMETRY, 22, 22, False)
     rest = [await feed.next() for _ in range(3)]
-    assert [told(portion)[1:] for portion in rest] == [(11, 15, True), (16, 20, True), (21, 21, True)]
+    assert [told(portion)[1:] for portion in rest] == [(10, 14, True), (15, 19, True), (20, 21, True)]
 
 
 @pytest.mark.parametrize("jump_s", [-86_400, 86_400, 3600])
