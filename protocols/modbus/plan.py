@@ -68,8 +68,6 @@ class Known:
     no_mask_write: bool = False
     no_single: bool = False
     """Functions 5 and 6 are refused."""
-    no_multiple: bool = False
-    """Functions 15 and 16 are refused."""
 
 
 @dataclass(slots=True)

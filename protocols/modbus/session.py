@@ -7,7 +7,6 @@ more, the connection is given up as unreachable. What the user should hear once 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -51,34 +50,29 @@ NOBODY_THERE: Final = (10, 11)
 """A gateway says that the device behind it does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that a person should hear once. ``event`` is a fixed name: device_lost, device_back, hole, tag_absent."""
-
-    event: str
-    device: str
-    text: str
-
-
 class ModbusSession:
     """See the driver contract."""
 
     def __init__(self, options: AnyConnection, plan: Plan, line: Line, clock: Clock, stats: ScanStats) -> None:
-        self.findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
-        """Read and emptied by whoever logs; the oldest go if nobody does."""
+        self._findings: list[str] = []
         self._options = options
         self._plan = plan
         self._line = line
         self._clock = clock
         self._stats = stats
         self._schedule = Schedule(stats, options.retry_max_s)
-        self._writer = Writer(plan, line, clock)
+        self._writer = Writer(plan, line, clock, self._find)
         self._absent_due: dict[int, float] = {}
         self._idle_close_s = options.idle_close_s if isinstance(options, Network) else 0.0
 
     @property
     def stats(self) -> ScanStats:
         return self._stats
+
+    @property
+    def findings(self) -> list[str]:
+        """Said once each; whoever reads them clears the list. Beyond MAX_FINDINGS nothing is kept."""
+        return self._findings
 
     async def batches(self) -> AsyncIterator[Batch]:
         self._schedule = self._fill(self._clock.monotonic())
@@ -124,7 +118,7 @@ class ModbusSession:
             told = await self._round(group)
             if told.away is not None:
                 return self._miss(job, device, group, told)
-            self._heard(job, device)
+            self._heard(job)
             if not told.refused or budget <= 0:
                 return group.recipe.decode(b"".join(told.answers), told.times, told.statuses)
             budget = await self._learn(device, group, told.refused, budget)
@@ -164,18 +158,18 @@ class ModbusSession:
         reason = f"exception_{code}"
         self._stats.errors[reason] = self._stats.errors.get(reason, 0) + 1
 
-    def _find(self, event: str, device: DevicePlan, text: str) -> None:
-        self.findings.append(Finding(event, device.device.name, text))
+    def _find(self, device: DevicePlan, text: str) -> None:
+        if len(self._findings) < MAX_FINDINGS:
+            self._findings.append(f"{device.device.name}: {text}")
 
-    def _heard(self, job: Job, device: DevicePlan) -> None:
-        if self._schedule.answered(job.device, self._clock.monotonic()):
-            self._find("device_back", device, f"unit id {device.options.unit_id} answers again")
+    def _heard(self, job: Job) -> None:
+        self._schedule.answered(job.device, self._clock.monotonic())
 
     def _miss(self, job: Job, device: DevicePlan, group: Group, told: _Round) -> list[Batch]:
         """The device is away: this scan's values are bad, or all of the device's when it is demoted by this."""
         if not self._schedule.missed(job.device, self._clock.monotonic()):
             return group.recipe.decode(b"".join(told.answers), told.times, told.statuses)
-        self._find("device_lost", device, f"{told.text}: set aside, tried again at growing intervals: check its power, wiring and unit_id")
+        self._find(device, f"{told.text}: set aside, tried again at growing intervals: check its power, wiring and unit_id")
         return silence(device.device, told.away or Quality.BAD_TIMEOUT, self._clock.time_ns(), lost=True)
 
     async def _retry(self, job: Job) -> list[Batch]:
@@ -188,7 +182,7 @@ class ModbusSession:
         else:
             answered = not (is_exception(pdu) and pdu[1] in NOBODY_THERE)
         if answered:
-            self._heard(job, device)
+            self._heard(job)
         else:
             self._schedule.missed(job.device, self._clock.monotonic())
         return []
@@ -204,9 +198,7 @@ class ModbusSession:
     def _replan(self, device: DevicePlan, group: Group, absent: list[int]) -> None:
         for slot in absent:
             tag, config_tag = device.device.tags[slot], device.options.tags[slot]
-            self._find(
-                "tag_absent", device, f"tag {tag.name} at {config_tag.at}: the device has no such address: check at and address_base"
-            )
+            self._find(device, f"tag {tag.name} at {config_tag.at}: the device has no such address: check at and address_base")
         device.replan(group, {*group.absent, *absent})
         if group.absent:
             self._absent_due.setdefault(id(group), self._clock.monotonic() + ABSENT_RETRY_S)
@@ -229,7 +221,7 @@ class ModbusSession:
                 if left.end >= right.number
                 else "a hole lies between"
             )
-            self._find("hole", device, f"{block} is refused, {left} and {right} are not: {what}; read apart from now on")
+            self._find(device, f"{block} is refused, {left} and {right} are not: {what}; read apart from now on")
         for part, code in zip(parts, codes, strict=True):
             if code:
                 budget = await self._bisect(device, part, absent, budget)
@@ -257,7 +249,7 @@ class ModbusSession:
                 break
             if not is_exception(pdu):
                 back.add(slot)
-                self._find("tag_back", device, f"tag {device.device.tags[slot].name} exists by now")
+                self._find(device, f"tag {device.device.tags[slot].name} exists by now")
         tried = group.absent[:ABSENT_RETRIES]
         device.replan(group, [slot for slot in (*group.absent[len(tried) :], *tried) if slot not in back])
 

@@ -53,6 +53,8 @@ class Writer:
     plan: Plan
     line: Line
     clock: Clock
+    find: Callable[[DevicePlan, str], None]
+    """Told what a person should know about a device."""
 
     async def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """One outcome for each command, in order. Raises a DriverError only if the connection was gone before the first."""
@@ -89,7 +91,7 @@ class _Attempt:
     """One command on its way."""
 
     def __init__(self, writer: Writer, command: Command) -> None:
-        self._line, self._clock = writer.line, writer.clock
+        self._line, self._clock, self._find = writer.line, writer.clock, writer.find
         self._command = command
         self._device, slot = writer.place(command)
         self._tag: config.Tag = self._device.options.tags[slot]
@@ -124,6 +126,8 @@ class _Attempt:
         if code == ILLEGAL_FUNCTION and wish == "auto" and not (isinstance(value, list) and len(value) > 1):
             code = await self._put(build(value, not multiple))
             known.no_single = code is None and not multiple
+            if known.no_single:
+                self._find(self._device, "refuses functions 5 and 6: written by 15 and 16 from now on; set write_with: multiple")
         self._judge(code)
 
     def _coil(self, value: Value | list[int], multiple: bool) -> bytes:
@@ -144,6 +148,7 @@ class _Attempt:
                 self._judge(code)
                 return
             known.no_mask_write = True
+            self._find(self._device, "refuses mask write (22): bits of registers are read, changed and written back from now on")
         self._note = MASKED
         pdu = await self._read()
         old = int.from_bytes(pdu[2:4], "big")

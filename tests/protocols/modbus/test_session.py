@@ -104,7 +104,7 @@ async def test_a_hole_is_learnt_said_once_and_kept_for_the_next_session() -> Non
                 reader.task.cancel()
                 assert values(batches) == {"holding:0": 1, "holding:9": 2}
                 assert set(qualities(batches).values()) == {Quality.GOOD}
-                assert [finding.event for finding in session.findings] == (["hole"] if turn == 0 else [])
+                assert [("a hole lies between" in finding) for finding in session.findings] == ([True] if turn == 0 else [])
                 assert session.stats.errors == ({"exception_2": 1} if turn == 0 else {})
 
 
@@ -118,7 +118,9 @@ async def test_a_tag_that_does_not_exist_is_unknown_and_harms_no_neighbour() -> 
         assert len(good) == 39
         assert qualities(batches)["holding:17"] == Quality.BAD_NODE_ID_UNKNOWN
         assert values(batches)["holding:18"] == 18
-        assert [finding.event for finding in reader.session.findings] == ["tag_absent"]
+        assert [
+            finding for finding in reader.session.findings if "holding:17" in finding and "no such address" in finding
+        ] == reader.session.findings
         plc.asked.clear()
         await reader.scan(5)
         assert len(plc.asked) == 10  # two blocks a scan: nothing is tried again, and nothing more is split than must be
@@ -131,7 +133,8 @@ async def test_an_absent_tag_is_tried_again_rarely_and_comes_back() -> None:
         assert qualities(await reader.scan(100))["holding:1"] == Quality.BAD_NODE_ID_UNKNOWN
         plc.unit.holes.clear()
         assert qualities(await reader.scan(round(ABSENT_RETRY_S) + 200))["holding:1"] == Quality.GOOD
-        assert [finding.event for finding in reader.session.findings] == ["tag_absent", "tag_back"]
+        lost, back = reader.session.findings
+        assert ("no such address" in lost, "exists by now" in back) == (True, True)
 
 
 async def test_a_device_that_gives_fewer_registers_than_asked_is_read_in_parts() -> None:
@@ -180,7 +183,7 @@ async def test_a_silent_device_is_demoted_said_once_and_slows_no_other() -> None
         await reader.scan(4)
         dead = [batch for batch in reader.batches if batch.device.name == "dead"]
         assert [(int(batch.quality[0]), batch.lost) for batch in dead] == [(Quality.BAD_TIMEOUT, False), (Quality.BAD_TIMEOUT, True)]
-        assert [finding.event for finding in reader.session.findings] == ["device_lost"]
+        assert ["set aside" in finding for finding in reader.session.findings] == [True]
         plc.asked.clear()
         alive = await reader.scan(300)
         assert len(alive) == 300
@@ -189,7 +192,7 @@ async def test_a_silent_device_is_demoted_said_once_and_slows_no_other() -> None
         back = [batch for batch in await reader.scan(62) if batch.device.name == "dead"]
         assert back
         assert back[0].quality[0] == Quality.GOOD
-        assert [finding.event for finding in reader.session.findings] == ["device_lost", "device_back"]
+        assert len(reader.session.findings) == 1
 
 
 async def test_a_gateway_that_reaches_no_device_is_no_communication() -> None:
