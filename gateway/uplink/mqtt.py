@@ -218,10 +218,8 @@ class MqttSession:
         await self._until(lambda: len(self._acks) < self.in_flight and self._has_room())
         if self.lost.done():
             raise self._trouble()
-        for _ in range(len(self._acks) + 1):  # paho's next packet id may still wait for its PUBACK: take the one after
-            sent = self._paho.publish(topic, payload, 1, retain)
-            if sent.rc != paho.MQTT_ERR_QUEUE_SIZE:
-                break
+        self._skip_busy_ids()
+        sent = self._paho.publish(topic, payload, 1, retain)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise self._trouble()
         if not self._acks:
@@ -261,6 +259,7 @@ class MqttSession:
         """Subscribe at QoS 0 or 1. Raises Rejected if the server does not allow it, or the error of the loss."""
         if self.lost.done():
             raise self._trouble()
+        self._skip_busy_ids()
         result, number = self._paho.subscribe(topic_filter, min(qos, 1))
         if result != paho.MQTT_ERR_SUCCESS or number is None:
             raise self._trouble()
@@ -305,13 +304,14 @@ class MqttSession:
 
     async def _close(self, *, with_will: bool) -> None:
         """Say goodbye if there is somebody to say it to, then let go of everything."""
-        if self._paho.is_connected() and not self.lost.done():
-            await self._goodbye(with_will=with_will and self._has_will)
-        self._lose(Unreachable(f"{self._where}: the connection was closed by this gateway"))
-        self._client.end()
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        try:
+            if self._paho.is_connected() and not self.lost.done():
+                await self._goodbye(with_will=with_will and self._has_will)
+        finally:
+            self._lose(Unreachable(f"{self._where}: the connection was closed by this gateway"))
+            self._client.end()
+            if self._watch is not None:
+                self._watch.cancel()
 
     async def _goodbye(self, *, with_will: bool) -> None:
         """Flush and DISCONNECT; with a will to be published: reason 0x04 (MQTT 5.0, 3.14.2.1), or no DISCONNECT at all."""
@@ -373,6 +373,11 @@ class MqttSession:
         answer: asyncio.Future[None] = self._loop.create_future()
         self._acks[number] = (what, answer)
         return answer
+
+    def _skip_busy_ids(self) -> None:
+        """Let paho's next packet id be one that nothing waits for: it counts round and round, a slow PUBACK may be behind."""
+        while self._paho._last_mid % 65535 + 1 in self._acks:
+            self._paho._last_mid = self._paho._last_mid % 65535 + 1
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Wait until ``ready()``; it is asked again after everything that happens. Raises the error of the loss."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gateway.uplink
 from gateway.config.model import Gateway
 from gateway.consume.decode import decode_plain
 from gateway.journal.record import Lane, Record
-from gateway.uplink.mark import LostSpan
+from gateway.uplink.mark import LostSpan, decode_mark, encode
 from gateway.uplink.shapes import TooLarge, Writer, topic_of
 from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Device, Kind, Quality, Tag
 
@@ -130,6 +132,23 @@ def test_the_names_of_devices_that_follow_each_other_do_not_mix() -> None:
         batch = Batch(device, np.zeros(1, np.uint32), np.ones(1), np.zeros(1, np.uint32), np.full(1, NOON_NS, np.int64))
         (payload,) = writer.payloads(Record(1, i, Lane.TELEMETRY, NOON_NS, batch), historical=False)
         assert json.loads(payload)["tags"] == [f"only-{i}"]
+
+
+def test_the_readme_shows_what_is_sent() -> None:
+    """Its JSON is what the three shapes make of one record, and what a mark looks like."""
+    text = (Path(gateway.uplink.__file__).parent / "README.md").read_text()
+    columns, tags, thingsboard, mark = [json.loads(block.split("```")[0]) for block in text.split("```json")[1:]]
+    device = Device(
+        "line",
+        "boiler-1",
+        (Tag(name="steam/pressure", kind=Kind.FLOAT64, unit="bar"), Tag(name="steam/flow", kind=Kind.FLOAT64, unit="t/h")),
+    )
+    plain = record(Kind.FLOAT64, [6.125, 0.0], quality=[0, Quality.BAD_TIMEOUT]).batch
+    one = Record(3, 17, Lane.TELEMETRY, NOON_NS, Batch(device, plain.tag, plain.value, plain.quality, plain.time_ns))
+    assert written("columns", one) == columns
+    assert written("tags", one) == tags
+    assert written("thingsboard", one) == thingsboard
+    assert json.loads(encode(decode_mark(json.dumps(mark).encode()))) == mark
 
 
 def test_a_topic_is_filled_in_without_wildcards() -> None:
