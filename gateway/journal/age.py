@@ -12,17 +12,17 @@ from __future__ import annotations
 from typing import Final
 
 AGREE_S: Final = 60.0
-PLAUSIBLE_REST_S: Final = 7 * 86400.0
-"""A gateway that was off for longer keeps what it has for a day more."""
 BELIEVE_AFTER_S: Final = 86400.0
 
 
 class TrustedTime:
     """Call :meth:`now` now and then, with what both clocks say."""
 
-    def __init__(self, newest_ns: int, wall_ns: int, monotonic: float) -> None:
+    def __init__(self, newest_ns: int, wall_ns: int, monotonic: float, plausible_s: float) -> None:
+        """``plausible_s`` is the longest rest since ``newest_ns`` that is believed at once: a small part of the age that
+        matters, so that a clock that is wrong when the journal is opened costs little."""
         rest_s = (wall_ns - newest_ns) / 1e9
-        begin_ns = wall_ns if newest_ns == 0 or 0 <= rest_s <= PLAUSIBLE_REST_S else newest_ns
+        begin_ns = wall_ns if newest_ns == 0 or 0 <= rest_s <= plausible_s else newest_ns
         self._offset_s = begin_ns / 1e9 - monotonic
         self._claim_s = self._offset_s
         self._claimed_at = monotonic

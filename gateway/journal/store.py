@@ -86,7 +86,7 @@ class Store:
             if not clean[lane]:
                 chain.begin(generation * len(LANES) + LANE_NUMBER[lane])
         newest = max(chain.newest_ns() for chain in self.chains.values())
-        self._trusted = TrustedTime(newest, clock.time_ns(), clock.monotonic())
+        self._trusted = TrustedTime(newest, clock.time_ns(), clock.monotonic(), self.options.max_age_s / AGE_SHARE)
         self._hold_reserve()
         self.look(clock)
         for lane, chain in self.chains.items():  # what was found and counted must not be counted again
@@ -220,7 +220,7 @@ class Store:
         """Whose oldest segment goes next, if any may. Events do not give way to a foreign writer (``squeezed``) while
         there is any space at all."""
         events, telemetry = self.chains[Lane.EVENTS], self.chains[Lane.TELEMETRY]
-        over = events.size() > self.options.max_bytes // EVENTS_SHARE
+        over = sum(each.size() for each in events.sealed) > self.options.max_bytes // EVENTS_SHARE
         for chain in (telemetry,) if squeezed else (events, telemetry) if over else (telemetry, events):
             oldest = chain.oldest()
             if oldest is not None and (self.options.when_full == "drop-oldest" or chain.settled(oldest)):

@@ -20,6 +20,8 @@ from protocols.clock import ManualClock
 from tests.faults.journal.plant import assert_balanced, copied, files, is_true, number_of, reading
 
 LANES = st.sampled_from(list(Lane))
+DICE = st.integers(0, 10**9)
+"""What is drawn must not hang on the writer thread's pace."""
 READERS = ("cloud", "historian")
 
 
@@ -75,14 +77,13 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal.offer(reading(self.number), lane)
         self.number += 1
 
-    @rule(lane=LANES, name=st.sampled_from(READERS), data=st.data())
-    def acknowledge(self, lane: Lane, name: str, data: st.DataObject) -> None:
+    @rule(lane=LANES, name=st.sampled_from(READERS), place=DICE, more=st.integers(0, 60))
+    def acknowledge(self, lane: Lane, name: str, place: int, more: int) -> None:
         reader = self.journal.reader(name)
         if reader.head(lane) > 1:
-            first = data.draw(st.integers(1, reader.head(lane) - 1))
-            last = data.draw(st.integers(first, reader.head(lane) + 3))
-            reader.acknowledge(lane, first, last)
-            assert not any(first <= b and a <= last for a, b in reader.pending(lane))
+            first = 1 + place % (reader.head(lane) - 1)
+            reader.acknowledge(lane, first, first + more)
+            assert not any(first <= b and a <= first + more for a, b in reader.pending(lane))
 
     @rule()
     def house(self) -> None:
@@ -110,12 +111,13 @@ class JournalMachine(RuleBasedStateMachine):
         self.open()
 
     @precondition(lambda self: any(self.confirmed.values()) and self.damaged < 3)
-    @rule(data=st.data())
-    def die_and_rot(self, data: st.DataObject) -> None:
+    @rule(file=DICE, place=DICE)
+    def die_and_rot(self, file: int, place: int) -> None:
         self._leave()
-        target = data.draw(st.sampled_from(files(self.folder / "journal")))
+        targets = files(self.folder / "journal")
+        target = targets[file % len(targets)]
         content = bytearray(target.read_bytes())
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        content[place // 8 % len(content)] ^= 1 << place % 8
         target.write_bytes(content)
         self.damaged += 1
         self.open()
