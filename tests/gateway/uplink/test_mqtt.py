@@ -174,6 +174,42 @@ async def test_thousands_in_flight_are_acknowledged_each_by_its_own_future(broke
         assert not one._acks
 
 
+async def test_work_ends_with_the_connection_and_a_connection_that_is_given_up_says_why(broker: Mosquitto) -> None:
+    async with session(broker) as one:
+        await one.while_connected(asyncio.sleep(0))
+        with pytest.raises(ZeroDivisionError):
+            await one.while_connected(divide())
+        asyncio.get_running_loop().call_soon(one.abandon, Refused("enough"))
+        with pytest.raises(Refused, match="enough"):
+            await one.while_connected(asyncio.sleep(DEADLINE_S * 2))
+
+
+async def divide() -> None:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError
+
+
+async def test_connections_leave_nothing_behind(broker: Mosquitto) -> None:
+    """Entered and left, cancelled at every stage, refused: no descriptor and no task stays."""
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), len(asyncio.all_tasks())
+
+    async def stay() -> None:
+        async with session(broker) as one:
+            await one.publish1("a", b"")
+            await asyncio.sleep(DEADLINE_S)
+
+    before = held()
+    for turns in range(40):
+        task = asyncio.create_task(stay())
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        await asyncio.wait([task])
+    await until(lambda: held() == before)
+
+
 # ---- silence, slowness, size
 
 

@@ -19,10 +19,10 @@ from gateway.journal.journal import Journal
 from gateway.journal.record import Lane
 from gateway.uplink.mqtt import connect
 from gateway.uplink.plain import Plain
-from protocols.clock import SystemClock
+from protocols.clock import ManualClock, SystemClock
 from protocols.contract import DriverError, Unreachable
 from protocols.model import Device, Kind, Tag
-from tests.gateway.uplink.shelf import DEVICE, batch
+from tests.gateway.uplink.shelf import DEVICE, Shelf, batch
 from tests.peers.mosquitto import Mosquitto
 
 DEADLINE_S = 20.0
@@ -241,6 +241,28 @@ async def test_an_uplink_that_is_changed_goes_on_where_it_was(tmp_path: Path, br
         await one.drained()
         await until(lambda: len(one.got) == 10)
         assert {message["topic"] for message in one.got} == {"changed/boiler"}
+
+
+async def test_what_the_journal_had_to_drop_is_told_with_the_next_record(tmp_path: Path, broker: Mosquitto) -> None:
+    """Records 2 and 3 were on their way when the broker froze; before it came back the journal dropped them."""
+    shelf, clock = Shelf(ManualClock()), PatientClock()
+    async with line(tmp_path) as one:
+        await one.subscribe(broker)
+        status = links.Status("uplink", "historian")
+        options = PlainMqttUplink(name="historian", host=broker.host, port=broker.port, keepalive_s=1)
+        plain = Plain(options, GATEWAY, shelf, clock, status)
+        one.tasks.append(asyncio.create_task(links.keep(plain.session, status, clock=clock)))
+        shelf.put(1)
+        await until(lambda: not shelf.pending(Lane.TELEMETRY))
+        broker.freeze()
+        shelf.put(4)
+        await until(lambda: status.counters.taken == 5)
+        await until(lambda: status.state is not links.State.UP)
+        shelf.drop(2, 3)
+        broker.thaw()
+        await until(lambda: not shelf.pending(Lane.TELEMETRY) and any("lost" in message for message in one.got))
+        told = [(message["seq"], message["lost"]) for message in one.got if "lost" in message]
+        assert told[0] == (4, [{"first": 2, "last": 2, "reason": "full"}, {"first": 3, "last": 3, "reason": "full"}])
 
 
 async def test_thingsboard_gets_its_own_topic(tmp_path: Path, broker: Mosquitto) -> None:
