@@ -38,7 +38,7 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     runs.__doc__ = test.__doc__
     runs.__name__ = test.__name__
     first = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    runs.__signature__ = own.replace(parameters=[first, *own.parameters.values()], return_annotation=None)  # type: ignore[attr-defined]
+    runs.__signature__ = own.replace(parameters=[first, *own.parameters.values()], return_annotation=None)  # type: ignore[attr-defined]  # pytest reads it, typing does not know it
     parametrized: Callable[..., None] = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])(runs)
     return parametrized
 
@@ -159,7 +159,7 @@ async def test_an_rtu_answer_of_another_length_or_unit_or_checksum_is_broken(way
     plc = plc_of(1, 2)
     async with line_to(plc, way, timeout_s=0.2, settle_s=0.05) as line:
         for mangle in (lambda frame: frame[:-1] + b"\0", lambda frame: b"\2" + frame[1:], lambda frame: frame[:2] + b"\4" + frame[3:]):
-            plc.send = lambda frame, mangle=mangle: [mangle(frame)]  # type: ignore[misc]
+            plc.send = lambda frame, mangle=mangle: [mangle(frame)]  # type: ignore[misc]  # a function in place of a method is the point
             with pytest.raises(Missed) as caught:
                 await line.ask(read(1))
             assert caught.value.reason == "broken"
