@@ -46,6 +46,8 @@ STATE_EVERY_S: Final = 1.0
 """How long acknowledgements may wait for a commit that carries them."""
 OPEN_FOR_READING: Final = 2
 ROWS_AT_ONCE: Final = 4096
+TRY_AGAIN_S: Final = 60.0
+"""How long a segment that the disk would not let us seal is left alone."""
 CHECK_BYTES: Final = 1024 * 1024
 MOST_QUARANTINE: Final = 4 * 1024 * 1024
 MOST_SEQ: Final = 1 << 54
@@ -395,13 +397,14 @@ class Chain:
         except StorageError as error:
             log.warning("seal_deferred", segment=segment.path.name, trouble=str(error))
 
-    def mend_files(self) -> None:
+    def mend_files(self, now: float) -> None:
         """What was put off, and a file that somebody deleted while it was open."""
         active = self.active
         if active is not None and not active.is_linked():
             log.error("segment_deleted", segment=active.path.name)
             self._restore(active)
-        for segment in [each for each in self.sealed if not each.sealed]:
+        for segment in [each for each in self.sealed if not each.sealed and each.try_again_at <= now]:
+            segment.try_again_at = now + TRY_AGAIN_S
             self.seal_up(segment)
 
     def _restore(self, segment: Segment) -> None:

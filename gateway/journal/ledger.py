@@ -17,7 +17,7 @@ import msgspec
 from gateway.journal.record import Lane
 from gateway.journal.spans import ACKNOWLEDGED, MISSING, QUARANTINED, Account, Facts, Gaps, Span
 
-MOST_GAPS: Final = 1000
+MOST_GAPS: Final = 4000
 MOST_SPANS: Final = 1000
 
 

@@ -86,6 +86,7 @@ class Segment:
         self.fill = 0
         """Bytes of rows, about."""
         self.wal_pages = 0
+        self.try_again_at = float("-inf")
         self._connection: apsw.Connection | None = None
         self._state_slot = 0
         self._entries = 0

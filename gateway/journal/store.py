@@ -177,7 +177,7 @@ class Store:
         """Age, space and what was put off: call it about once a second."""
         now, trusted_ns = clock.monotonic(), self._now(clock)
         for chain in self.chains.values():
-            chain.mend_files()
+            chain.mend_files(now)
         age_ns = int(self.options.max_age_s * 1e9)
         oldest_ns = trusted_ns - age_ns
         for chain in self.chains.values():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
 
-from gateway.journal import Journal, Lane, NotStored, StorageError
+from gateway.journal import DropReason, Journal, Lane, NotStored, StorageError
 from protocols.clock import SystemClock
-from tests.faults.journal.plant import LONG, copied, inspect, look, number_of, options, reading
+from tests.faults.journal.plant import LONG, assert_balanced, copied, inspect, look, options, reading
 
 LAST_CALL = 200 if LONG else 40
 
@@ -114,5 +115,67 @@ async def opened(folder: Path) -> Journal:
     raise AssertionError("the journal does not open")
 
 
-async def test_a_number_follows_from_its_reading() -> None:
-    assert all(number_of(reading(number)) == number for number in range(10))
+class StallingDisk(FailingDisk):
+    """A disk whose syncs hang while ``free`` is not set."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        super().__init__(0, apsw.IOError, 0)
+
+    def strike(self) -> None:
+        assert self.free.wait(30), "the test never let the disk go on"
+
+
+async def test_a_stalled_disk_delays_nobody_and_what_memory_cannot_hold_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers return while a sync hangs; beyond the memory bound the oldest is dropped as ``stalled``; then all goes on."""
+    monkeypatch.setattr("gateway.journal.journal.MOST_UNWRITTEN", 1_000_000)
+    disk = StallingDisk()
+    try:
+        journal = await Journal.open(options(tmp_path, commit_window_ms=1), clock=SystemClock())
+        reader = journal.reader("cloud")
+        await journal.append(reading(0))
+        disk.free.clear()
+        for number in range(1, 3001):
+            journal.offer(reading(number))
+            await asyncio.sleep(0)
+        during = journal.ledger()
+        assert reader.head(Lane.TELEMETRY) == 2
+        assert during.lanes["telemetry"].dropped["stalled"] > 0
+        assert_balanced(during)
+        disk.free.set()
+        async with asyncio.timeout(20):
+            await journal.append(reading(3001))
+        found = await look(journal)
+        assert len(found.numbers[Lane.TELEMETRY]) + found.lost["stalled"] == 3002
+        assert found.numbers[Lane.TELEMETRY][-1] == 3001
+        await journal.close()
+    finally:
+        disk.free.set()
+        disk.unregister()
+    again = await inspect(tmp_path)
+    assert again.lost == found.lost
+
+
+async def test_a_dying_disk_turns_records_away_with_their_reason_and_the_journal_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write fails from some moment on: what memory cannot hold is ``unwritable``, close returns."""
+    monkeypatch.setattr("gateway.journal.journal.MOST_UNWRITTEN", 300_000)
+    monkeypatch.setattr("gateway.journal.journal.RETRY_S", 0.001)
+    with failing(60, apsw.IOError, 10**9):
+        journal = await opened(tmp_path)
+        async with asyncio.timeout(20):
+            while not journal.ledger().trouble:
+                journal.offer(reading(0))
+                await asyncio.sleep(0.001)
+        for number in range(1, 1500):
+            journal.offer(reading(number))
+        with pytest.raises(NotStored) as refused:
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(journal.append(reading(number), Lane.TELEMETRY) for number in range(1500, 3500)))
+        assert refused.value.reason is DropReason.UNWRITABLE
+        assert_balanced(journal.ledger())
+        async with asyncio.timeout(20):
+            await journal.close()
+    assert (await inspect(tmp_path)).wrong == 0
