@@ -11,6 +11,7 @@ Trouble with one request is :class:`Missed`; trouble with the connection is one 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from protocols.clock import SystemClock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.modbus.config import Connection, ModbusRtuTcp, ModbusTls, Network
 from protocols.modbus.frames import Request, Taken, Verdict, take_rtu, take_tcp
@@ -31,7 +33,11 @@ WINDOW: Final = 300
 LEAST_QUIET_S: Final = 0.05
 NOISY_FACTOR: Final = 20
 """A line that does not fall silent for so many times the silence asked for is given up."""
+CLOSE_S: Final = 1.0
+"""A connection that does not close in this time is aborted."""
 SHOWN_BYTES: Final = 24
+TEXT_BYTES: Final = 8
+"""An answer that begins with so many printable characters is from another kind of server."""
 
 
 class Missed(Exception):
@@ -53,6 +59,7 @@ class Line(ABC):
         self.foreign = ""
         """What the last foreign frame was, for a person."""
         self._loop = asyncio.get_running_loop()
+        self._now = SystemClock().monotonic  # the wire's own time: finer than uvloop's, and no test may stop it
         self._timeout_s = options.timeout_s
         self._settle_s = options.timeout_s if options.settle_s is None else options.settle_s
         self._delay_s = options.request_delay_s
@@ -112,8 +119,8 @@ class Line(ABC):
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._answer = answer
         self._request = request
-        self._sent_at = self._loop.time()
-        self._deadline = self._sent_at + self._patience(request)
+        self._sent_at = self._now()
+        self._deadline = self._loop.time() + self._patience(request)
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._look)
         self.stats.requests += 1
@@ -125,7 +132,7 @@ class Line(ABC):
             raise
         finally:
             self._request = self._answer = None
-            self._ended_at = self._loop.time()
+            self._ended_at = self._now()
 
     async def _ready(self, request: Request) -> None:
         """Return when ``request`` may be sent. Fast where there is nothing to wait for."""
@@ -136,9 +143,10 @@ class Line(ABC):
             await self._until(self._ended_at + delay_s)
 
     async def _until(self, moment: float) -> None:
-        if moment > self._loop.time():
+        """Return at ``moment`` or up to a millisecond later, never before it: uvloop's timers count whole milliseconds."""
+        while (left_s := moment - self._now()) > 0:
             waiter: asyncio.Future[None] = self._loop.create_future()
-            handle = self._loop.call_at(moment, _wake, waiter)
+            handle = self._loop.call_later(math.ceil(left_s * 1000) / 1000, _wake, waiter)
             try:
                 await waiter
             finally:
@@ -185,9 +193,7 @@ class Line(ABC):
 
     def _received(self, data: bytes) -> None:
         """Bytes came. Whatever they are, no more than one frame is kept."""
-        now = self._loop.time()
-        if now > self._heard_at:
-            self._heard_at = now
+        self._heard_at = self._now()
         if self._quiet_s:  # until the line is mended, nothing on it is believed
             self._unasked(len(data))
             return
@@ -269,8 +275,8 @@ class Line(ABC):
 
     async def _silence(self) -> None:
         """Return when nothing has come for the silence that is owed. Raises Unreachable for a line that never falls silent."""
-        limit = self._loop.time() + max(1.0, self._quiet_s) * NOISY_FACTOR
-        while self._loop.time() < (until := self._heard_at + self._quiet_s):
+        limit = self._now() + max(1.0, self._quiet_s) * NOISY_FACTOR
+        while self._now() < (until := self._heard_at + self._quiet_s):
             if until > limit:
                 raise Unreachable(f"{self.where}: the line never falls silent: check for a second master, noise, and the baud rate")
             await self._until(until)
@@ -314,7 +320,7 @@ class NetworkLine(Line, asyncio.Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._ended_at = 0.0
         if options.connect_delay_s:
-            await self._until(self._loop.time() + options.connect_delay_s)
+            await self._until(self._now() + options.connect_delay_s)
 
     async def rest(self) -> None:
         if not self._busy and self._transport is not None:
@@ -337,12 +343,16 @@ class NetworkLine(Line, asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is None or self._gone is None:
             return
-        transport.close() if not isinstance(self._options, ModbusTls) else transport.abort()
+        if isinstance(self._options, ModbusTls):
+            transport.abort()  # TLS would wait for the peer to agree
+        else:
+            transport.close()
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(CLOSE_S):
                 await asyncio.shield(self._gone)
         except TimeoutError:
             transport.abort()
+            await asyncio.shield(self._gone)  # else the old connection's end would be taken for the next one's
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._gone is not None and not self._gone.done():
@@ -387,6 +397,10 @@ class NetworkLine(Line, asyncio.Protocol):
 
     def _garbage(self, taken: Taken, data: bytes) -> None:
         if self._is_rtu:
+            if not self._proven and len(data) >= TEXT_BYTES and data.isascii() and data[:TEXT_BYTES].decode().isprintable():
+                self._fail(Misfit(f"{self.where}: what came is text ({self._shown(data)}), no Modbus RTU: check host and port"))
+                self._cut()
+                return
             self.foreign = f"{taken.why} ({self._shown(data)})"
             self._spoil(self._broken_quiet_s())
             if self._request is not None:
@@ -406,7 +420,7 @@ class NetworkLine(Line, asyncio.Protocol):
     def _spoil(self, quiet_s: float) -> None:
         if self._is_rtu:  # over TCP the transaction id tells a late answer
             self._quiet_s = max(self._quiet_s, quiet_s, LEAST_QUIET_S)
-            self._heard_at = self._loop.time()
+            self._heard_at = self._now()
 
     def _overdue(self) -> None:
         if self._buffer and not self._is_rtu:

@@ -59,7 +59,7 @@ class SerialLine(Line):
         self._fd = self._port.fileno()
         os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self._readable)
-        self._heard_at = self._loop.time()
+        self._heard_at = self._now()
 
     async def close(self) -> None:
         if self._timer is not None:
@@ -147,7 +147,7 @@ class SerialLine(Line):
 
     def _spoil(self, quiet_s: float) -> None:
         self._quiet_s = max(self._quiet_s, quiet_s, LEAST_QUIET_S)
-        self._heard_at = self._loop.time()
+        self._heard_at = self._now()
 
     async def _mend(self) -> None:
         await self._silence()

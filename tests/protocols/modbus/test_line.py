@@ -228,6 +228,18 @@ async def test_a_port_that_answers_http_is_a_misfit_with_advice() -> None:
 
 
 @on_both_loops
+async def test_text_instead_of_rtu_is_a_misfit_too() -> None:
+    async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        await reader.read()
+
+    async with line_to_handler(banner, "modbus-rtu-tcp") as line:
+        await until(lambda: line.trouble is not None)
+        with pytest.raises(Misfit, match="no Modbus RTU: check host and port"):
+            await line.ask(read())
+
+
+@on_both_loops
 async def test_a_stream_that_falls_out_of_step_is_opened_anew() -> None:
     """A peer that was right once is no misfit."""
 
