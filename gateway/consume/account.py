@@ -67,6 +67,10 @@ class Verdict(msgspec.Struct, kw_only=True):
     devices: dict[str, DeviceVerdict]
     missing_spans: Annotated[list[MissingSpan], msgspec.Meta(max_length=SPANS_TOLD)]
     """The first of them."""
+    malformed: int = 0
+    """Messages that could not be read."""
+    rebirths: int = 0
+    """How often a rebirth was asked for."""
     unsure: str = ""
     """Why this verdict may be incomplete; empty when it is not."""
 

@@ -63,11 +63,14 @@ class ConsumeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class Consumer:
     """One consumer. ``session`` is what ``links.keep`` runs; ``verdict`` may be asked at any time."""
 
-    def __init__(self, options: ConsumeOptions, out: IO[str] | None, *, clock: Clock) -> None:
+    def __init__(self, options: ConsumeOptions, out: IO[str] | None, *, clock: Clock, ended: asyncio.Event | None = None) -> None:
+        """``ended`` is set when nobody reads ``out`` any more."""
         names = Gateway(group=options.group, name=options.gateway)
         self._options = options
         self._out = out
         self._clock = clock
+        self._ended = ended or asyncio.Event()
+        self._reached = False
         self._account = Account(from_beginning=options.from_beginning)
         self._sparkplug = SparkplugDecoder()
         self._ledger_topic = topic_of(options.ledger_topic, names, "", "")
@@ -79,9 +82,19 @@ class Consumer:
         """How often a rebirth was asked for."""
 
     def verdict(self) -> Verdict:
+        verdict = self._account.verdict()
+        verdict.malformed, verdict.rebirths = self.malformed, self.rebirths
+        verdict.unsure = verdict.unsure or self._why_unsure(verdict)
+        return verdict
+
+    def _why_unsure(self, verdict: Verdict) -> str:
+        if not self._reached:
+            return "the broker was never reached: check host, port and credentials"
+        if not verdict.received and not verdict.marks:
+            return "nothing came: check group, gateway and topics, and that the gateway runs"
         if self._sparkplug.unread:
-            self._account.doubt(f"{self._sparkplug.unread} messages came before any birth that explains them: ask for a rebirth")
-        return self._account.verdict()
+            return f"{self._sparkplug.unread} messages came before any birth that explains them: allow rebirths"
+        return ""
 
     async def session(self, up: Callable[[], None]) -> None:
         """Connect, subscribe, call ``up``, take messages until trouble."""
@@ -95,6 +108,7 @@ class Consumer:
                 for topic_filter, qos in self._subscriptions():
                     await mqtt.subscribe(topic_filter, qos)
                 up()
+                self._reached = True
                 if options.host_id:  # only now: who is told that we are online may send at once
                     await (await mqtt.publish1(state_topic(options.host_id), _state(True, since_ms), retain=True))
             except Rejected as error:
@@ -148,8 +162,7 @@ class Consumer:
                 {"finding": "window", "lane": mark.lane, "epoch": mark.epoch, "first": mark.first, "last": mark.last, "why": checked.why}
             )
         elif self._options.acknowledge:
-            if self._out is not None:
-                self._out.flush()
+            self._write("")
             answer = await mqtt.publish1(ack_topic(self._ledger_topic), encode(acknowledge(checked.mark)))
             answer.add_done_callback(self._note_answer)
 
@@ -171,18 +184,31 @@ class Consumer:
 
     def _say(self, line: dict[str, Any]) -> None:  # Any: what JSON holds
         if self._out is not None:
-            self._out.write(_encoder.encode(line).decode() + "\n")
+            self._write(_encoder.encode(line).decode() + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write ``text``; flush if there is none."""
+        if self._out is None:
+            return
+        try:
+            if text:
+                self._out.write(text)
+            else:
+                self._out.flush()
+        except BrokenPipeError:  # the reader of our lines has seen enough
+            self._out = None
+            self._ended.set()
 
 
 async def consume(
     options: ConsumeOptions, out: IO[str] | None, *, clock: Clock | None = None, stop: asyncio.Event | None = None
 ) -> Verdict:
-    """Listen until ``stop`` is set, or for ever until cancelled; lines go to ``out``. Returns the verdict."""
-    clock = clock or SystemClock()
-    consumer = Consumer(options, out, clock=clock)
+    """Listen until ``stop`` is set or nobody reads ``out`` any more; lines go to ``out``. Returns the verdict."""
+    clock, stop = clock or SystemClock(), stop or asyncio.Event()
+    consumer = Consumer(options, out, clock=clock, ended=stop)
     link = asyncio.create_task(links.keep(consumer.session, links.Status("consumer", options.gateway), clock=clock))
     try:
-        await (stop or asyncio.Event()).wait()
+        await stop.wait()
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await links.cancel(link)

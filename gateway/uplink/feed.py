@@ -32,6 +32,7 @@ PORTION_S: Final = 0.5
 """A portion of history should not take the link for longer."""
 LEAST_RECORDS: Final = 4
 """The first portion of history on a connection, and the smallest."""
+STARVED_S: Final = 0.1
 PRIORITY: Final = (Lane.EVENTS, Lane.TELEMETRY)
 
 
@@ -89,6 +90,7 @@ class Feed:
         self._history_began: float | None = None
         self._pause_until = 0.0
         self._live_at = float("-inf")
+        self._dry = False
 
     def begin(self) -> None:
         """A new connection: whatever is pending now is history, and only what comes from now on is live."""
@@ -112,7 +114,7 @@ class Feed:
             portion = await self._events() or await self._live(Lane.TELEMETRY) or await self._history_within_share()
             if portion is not None:
                 return portion
-            await self._rest()
+            await (self._breathe() if self._dry else self._rest())
 
     def acknowledge(self, portion: Portion) -> None:
         """``portion`` was delivered: the journal may forget it."""
@@ -145,6 +147,7 @@ class Feed:
             return None
         portion = await self._read(lane, state.live, None, self._max_records, historical=False)
         if portion is None:
+            self._dry = True
             return None
         if self._behind(portion):
             head = self._reader.head(lane)
@@ -215,6 +218,11 @@ class Feed:
     def _handed_out(self, portion: Portion) -> Portion:
         self._lanes[portion.lane].seen[portion.historical] = (portion.epoch, portion.last)
         return portion
+
+    async def _breathe(self) -> None:
+        """The journal says that there is more and gives nothing: its disk may be in trouble. Not to be asked without pause."""
+        self._dry = False
+        await self._clock.sleep_until(self._clock.monotonic() + STARVED_S)
 
     async def _rest(self) -> None:
         """Until something is appended, something is to be sent again, or the pause of history is over."""

@@ -157,12 +157,39 @@ async def test_rubbish_on_the_topics_is_counted_and_hurts_nobody(tmp_path: Path,
             assert [line["topic"] for line in lines(out) if line.get("finding") == "malformed"] == rubbish
 
 
-async def test_consume_ends_with_a_verdict_when_it_is_told_to_stop(broker: Mosquitto) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.05, stop.set)
+class Pipe(io.StringIO):
+    """A pipe whose reader goes away after some lines."""
+
+    def write(self, text: str) -> int:
+        if self.getvalue().count("\n") >= 3:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+async def test_consume_ends_with_a_verdict_when_nobody_reads_its_lines(tmp_path: Path, broker: Mosquitto) -> None:
+    options = ConsumeOptions(group=GATEWAY.group, gateway=GATEWAY.name, host=broker.host, port=broker.port)
+    async with plant(tmp_path / "journal", clock=PatientClock()) as one, kept(sparkplug(one, uplink(broker))):
+        one.has(BOILER, PUMP)
+        consumption = asyncio.create_task(consume(options, Pipe()))
+        while not consumption.done():
+            bring(one, 1)
+            await asyncio.wait([consumption], timeout=0.02)
+        assert (await consumption).received >= 3
+
+
+async def test_a_verdict_about_nothing_is_not_good(broker: Mosquitto) -> None:
     options = ConsumeOptions(group="g", gateway="gw", host=broker.host, port=broker.port)
-    verdict = await consume(options, None, stop=stop)
-    assert (verdict.received, verdict.ok) == (0, True)
+    never = Consumer(options, None, clock=SystemClock()).verdict()
+    assert (never.ok, never.unsure) == (False, "the broker was never reached: check host, port and credentials")
+    async with consuming(broker) as consumer:
+        assert "nothing came" in consumer.verdict().unsure
+
+
+async def test_consume_ends_when_it_is_told_to(broker: Mosquitto) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    options = ConsumeOptions(group="g", gateway="gw", host=broker.host, port=broker.port)
+    assert (await consume(options, None, stop=stop)).received == 0
 
 
 async def publish(broker: Mosquitto, topic: str, payload: bytes) -> None:

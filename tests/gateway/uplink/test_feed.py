@@ -215,3 +215,23 @@ async def test_waiting_counts_what_was_not_handed_out(shelf: Shelf, clock: Manua
     assert (feed.waiting(TELEMETRY), feed.waiting(EVENTS)) == (15, 0)
     await feed.next()
     assert feed.waiting(TELEMETRY) == 12
+
+
+async def test_a_journal_that_gives_nothing_is_not_asked_without_pause(
+    shelf: Shelf, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def nothing(*_: object, **__: object) -> list[Record | Lost]:
+        nonlocal asked
+        asked += 1
+        return []
+
+    feed = feed_of(shelf, clock)
+    feed.begin()
+    shelf.put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "read", nothing)
+        assert await now(feed) is None
+        assert asked == 1
+    assert told(await feed.next()) == (TELEMETRY, 1, 1, False)
