@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gateway.demo.view import DeviceView, View, age, size, spark, verdict
+from gateway.demo.view import DeviceView, View, age, is_under_way, size, spark, verdict
 
 ACCOUNT_LINES: Final = 8
 """Height of the panel below: five lines, its border, and the title line above the tags."""
@@ -106,7 +106,7 @@ def _account(view: View, width: int) -> Panel:
     table.add_row(
         "consumer", f"received {far.received:,}, duplicate {far.duplicate:,}, missing {far.missing:,}, marks checked {far.marks:,}"
     )
-    good = account.lost == 0 and far.missing == 0 and account.balances
+    good = account.lost == 0 and account.balances and (far.missing == 0 or is_under_way(view))
     table.add_row("verdict", Text.assemble((verdict(view), "bold green" if good else "bold red"), "   ", (view.phase, "bold yellow")))
     return Panel(table, box=box.ROUNDED, padding=(0, 1), title=f"journal {size(view.journal_bytes)}", title_align="right")
 

@@ -157,9 +157,16 @@ def verdict(view: View) -> str:
     sentence = f"lost {view.account.lost}, missing {view.far.missing}"
     if not view.account.balances:
         return f"{sentence}, and the ledger does not balance"
+    if is_under_way(view):
+        return f"{sentence} so far: still in the journal"
     if view.far.unsure:
         return f"{sentence}, unsure: {view.far.unsure}"
     return sentence
+
+
+def is_under_way(view: View) -> bool:
+    """True when all that the far end misses can still come: live records go ahead of those that waited."""
+    return 0 < view.far.missing <= view.account.pending
 
 
 def is_whole(view: View) -> bool:

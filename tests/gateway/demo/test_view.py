@@ -51,6 +51,14 @@ def test_the_verdict_names_what_was_lost() -> None:
     assert "no mark" in verdict(replace(WHOLE, far=replace(WHOLE.far, unsure="no mark was seen")))
 
 
+def test_what_can_still_come_is_not_held_against_anybody() -> None:
+    """Missing records that the gateway still holds are missing so far; when it holds none, they are missing."""
+    assert "so far" in verdict(
+        replace(WHOLE, account=Account(appended=100, acknowledged=90, pending=10), far=replace(WHOLE.far, missing=10))
+    )
+    assert verdict(replace(WHOLE, far=replace(WHOLE.far, missing=10))) == "lost 0, missing 10"
+
+
 def test_the_report_tells_the_outage() -> None:
     """An outage is reported with its length, its peak and how long the drain took; without one there is none."""
     cut = Outage(asked_s=20, began_s=8.0, ended_s=28.2, drained_s=30.0, peak=412)
