@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
-from protocols.clock import ManualClock
+from protocols.clock import ManualClock, SystemClock
 from protocols.contract import Unreachable
 from protocols.modbus.driver import RTU, TCP
 from protocols.modbus.session import ABSENT_RETRY_S, ModbusSession
 from protocols.model import Batch, Quality
+from tests.peers.unit import Unit
+from tests.peers.wire import Wire
 from tests.protocols.modbus.plc import Plc, PtyLine, device, options, qualities, tag, until, values
 
 
@@ -291,3 +294,30 @@ async def test_probing_says_what_each_device_and_tag_has_to_say() -> None:
         assert any("x: " in finding and "did not answer" in finding for finding in report.findings)
     report = await TCP.probe(options(port=port))
     assert not report.ok
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_the_silence_before_each_request_is_never_cut_short(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:  # Any: as it is there
+    run(silences())
+
+
+async def silences() -> None:
+    """On a line that measures itself: 3.5 characters, at every request, whatever the event loop's timers do."""
+    units = {unit_id: Unit(holding={0: unit_id, 1: unit_id, 2: unit_id}) for unit_id in (1, 2)}
+    devices = [
+        {**device(tag("holding:0"), tag("holding:2")), "name": f"d{unit_id}", "unit_id": unit_id, "scan_s": 0.01} for unit_id in units
+    ]
+    with Wire(units, baud=19200) as line:
+        async with RTU.open(options("modbus-rtu", serial_port=line.path, baud_rate=19200, devices=devices), clock=SystemClock()) as session:
+            seen: list[Batch] = []
+            async with asyncio.timeout(20):
+                async for batch in session.batches():
+                    seen.append(batch)
+                    if len(seen) == 60:
+                        break
+        report = line.report()
+    assert (report.early, report.collisions) == (0, 0)
+    assert session.stats.errors == {}
+    assert all((batch.value == int(batch.device.name[1:])).all() for batch in seen)
