@@ -80,7 +80,7 @@ def document(ports: dict[str, int], broker: brokers.Broker) -> dict[str, Any]:  
 def site(folder: Path, ports: dict[str, int], broker: brokers.Broker) -> Site:
     """The document, written to ``folder/site.yaml`` and loaded from there as anybody's would be."""
     path = folder / "site.yaml"
-    path.write_text(json.dumps(document(ports, broker), indent=1, ensure_ascii=False))
+    path.write_text(json.dumps(document(ports, broker), indent=1, ensure_ascii=False), encoding="utf-8")
     loaded, problems = config.load(path)
     if loaded is None:
         raise AssertionError(f"the demonstration's own document is wrong: {problems}")  # our bug, never the user's
@@ -111,9 +111,13 @@ async def consuming(broker: brokers.Broker, folder: Path, clock: Clock) -> Async
 
             await consumer.session(both)
 
-        task = asyncio.create_task(links.keep(session, links.Status("consumer", GATEWAY), clock=clock), name="consumer")
+        status = links.Status("consumer", GATEWAY)
+        task = asyncio.create_task(links.keep(session, status, clock=clock), name="consumer")
         try:
-            await subscribed.wait()
+            try:
+                await asyncio.wait_for(subscribed.wait(), brokers.START_S)
+            except TimeoutError:
+                raise brokers.NoBroker(f"{broker.flavour.name} does not serve the consumer: {status.trouble}") from None
             yield consumer
         finally:
             await links.cancel(task)
