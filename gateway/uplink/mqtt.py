@@ -9,7 +9,8 @@ What is refused: QoS 2, and retrying anything. Connections are kept by ``gateway
 
 aiomqtt builds and wires the paho client; its own publish, reconnect and queue are not used (each loses messages in some
 way, see tests/gateway/uplink/test_mqtt.py). Names with an underscore of both packages are used here and only here, so both
-are pinned exactly. Everything runs in the event loop's thread; no executor is involved.
+are pinned exactly. That is also why this module is long: the session and the client under it are one thing that nobody
+else may look into. Everything runs in the event loop's thread; no executor is involved.
 """
 
 from __future__ import annotations

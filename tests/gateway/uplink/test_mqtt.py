@@ -7,6 +7,7 @@ import random
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,10 @@ Work = Callable[[MqttSession], Awaitable[None]]
 async def wait_for_loss(one: MqttSession) -> None:
     await asyncio.wait([one.lost])
     await one.flushed()
+
+
+def test_the_packages_are_the_ones_whose_insides_are_used() -> None:
+    assert (version("aiomqtt"), version("paho-mqtt")) == ("2.5.1", "2.2.0")
 
 
 # ---- the seven
