@@ -295,7 +295,7 @@ class MqttSession:
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 connected = await dial(self._broker.host, self._broker.port, self._options.tls, self._where)
-                self._client.begin(connected, self._options.keepalive_s)
+                self._client.begin(connected)
                 await self._client._connected
         except TimeoutError:
             raise Unreachable(
@@ -489,7 +489,7 @@ class _Client(aiomqtt.Client):
         )
         self._client.manual_ack_set(True)
 
-    def begin(self, connected: Any, keepalive_s: int) -> None:  # Any: a socket or an SSL socket; paho's type is private
+    def begin(self, connected: Any) -> None:  # Any: a socket or an SSL socket; paho's type is private
         """Give paho its socket and let it send CONNECT."""
         setattr(self._client, "_create_socket", lambda: connected)  # noqa: B010 # mypy forbids the plain assignment to a method
         setattr(self._client, "_sock_recv", self._take)  # noqa: B010 # as above
