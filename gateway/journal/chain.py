@@ -32,7 +32,9 @@ from gateway.journal.segment import (
     Segment,
     StorageError,
     contents,
+    inode_of,
     side_files,
+    size_of,
     sync_folder,
     translated,
 )
@@ -168,9 +170,9 @@ class Chain:
     def _resume(self, segment: Segment, state: BookState) -> bool:
         """Go on with the newest segment if it was closed cleanly and nobody touched it since."""
         facts = state.active
-        if not state.clean or state.clean != _inode(segment.path) or _has_side_files(segment.path):
+        if not state.clean or state.clean != inode_of(segment.path) or _has_side_files(segment.path):
             return False
-        if (facts.epoch, facts.first) != (segment.facts.epoch, segment.facts.first) or facts.bytes != segment.path.stat().st_size:
+        if (facts.epoch, facts.first) != (segment.facts.epoch, segment.facts.first) or facts.bytes != size_of(segment.path):
             return False
         try:
             segment.open()
@@ -229,7 +231,7 @@ class Chain:
             if not segment.sealed:
                 segment.seal()
             segment.close()
-            segment.facts.bytes = segment.path.stat().st_size
+            segment.facts.bytes = size_of(segment.path)
         except StorageError as error:
             log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
             self._mend(segment, limit)
@@ -264,7 +266,7 @@ class Chain:
         rows = self._readable(rows, finds)
         log.info("records_rescued", segment=segment.path.name, into=fresh.path.name, rows=len(rows))
         salvage.rewrite(fresh.path, sorted(rows.items()), self._kept_entries(segment, finds, rows))
-        fresh.facts.bytes = fresh.path.stat().st_size
+        fresh.facts.bytes = size_of(fresh.path)
         _remeasure(fresh.facts, rows.values())
         self._count_absent(fresh, rows, fresh.facts.last, finds.spoilt())
         return fresh
@@ -377,14 +379,14 @@ class Chain:
                 sync_folder(self.folder)
         except StorageError:
             fresh.abandon()
-            _unlink(fresh.path)
+            _discard(fresh.path)
             raise
         self.active = fresh
         if before is not None:
             self.sealed.append(before)
             self.seal_up(before)
         for empty in self._empty:
-            _unlink(empty.path)
+            _discard(empty.path)
         self._empty = []
 
     def seal_up(self, segment: Segment) -> None:
@@ -419,10 +421,10 @@ class Chain:
             return
         self.sealed.append(segment)
         try:
-            _unlink(segment.path)
+            _discard(segment.path)
             salvage.rewrite(segment.path, rows, entries)
             segment.sealed = True
-            segment.facts.bytes = segment.path.stat().st_size
+            segment.facts.bytes = size_of(segment.path)
         except StorageError as error:
             log.warning("repair_deferred", segment=segment.path.name, trouble=str(error))
             self._rescued[segment.path] = dict(rows)
@@ -443,7 +445,7 @@ class Chain:
         if segment.facts.last >= segment.facts.first:
             self.sealed.append(segment)
         else:
-            _unlink(segment.path)
+            _discard(segment.path)
 
     def close(self, now: float, trusted_ns: int) -> None:
         """Store the book, marked as closed cleanly, and leave one file a segment. Raises StorageError."""
@@ -463,7 +465,7 @@ class Chain:
         segment.facts.bytes = 0
         for _ in range(2):  # the first state may lengthen the file, whose size the second one tells
             segment.facts.bytes = segment.length()
-            content = self.book.state(self.durable, _inode(segment.path), trusted_ns, segment.facts)
+            content = self.book.state(self.durable, inode_of(segment.path), trusted_ns, segment.facts)
             segment.commit((), (), codec.frames(FrameKind.STATE, self.lane, segment.facts.epoch, *content), [], 0)
         segment.park()
 
@@ -670,7 +672,7 @@ class Chain:
             self._rescued[segment.path] = rows
             segment.sealed = False
         segment.facts.last = last
-        segment.facts.bytes = segment.path.stat().st_size if segment.sealed else 0
+        segment.facts.bytes = size_of(segment.path) if segment.sealed else 0
         _remeasure(segment.facts, rows.values())
         self._set_aside(segment, finds)
 
@@ -783,23 +785,19 @@ def _by_record(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _stands(segment: Segment, facts: Facts) -> bool:
-    try:
-        return bool(facts.bytes) and segment.path.stat().st_size == facts.bytes and not _has_side_files(segment.path)
-    except FileNotFoundError:
-        return False
+    return bool(facts.bytes) and size_of(segment.path) == facts.bytes and not _has_side_files(segment.path)
 
 
 def _has_side_files(path: Path) -> bool:
-    return any(side.exists() and side.stat().st_size for side in side_files(path))
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
+    return any(size_of(side) for side in side_files(path))
 
 
 def _unlink(path: Path) -> None:
     for each in (*side_files(path), path):
         each.unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file without records, if the disk lets us; it is harmless where it stays."""
+    with contextlib.suppress(OSError):
+        _unlink(path)

@@ -21,7 +21,7 @@ import apsw
 from gateway.journal import codec
 from gateway.journal.codec import HEAD, MAGIC, MAX_BODY, PART_BITS, FrameKind, Unreadable
 from gateway.journal.record import Lane
-from gateway.journal.segment import PAGE, SCHEMA, Row, StorageError, side_files, sync_folder, translated
+from gateway.journal.segment import PAGE, SCHEMA, Broken, Row, StorageError, side_files, sync_folder, translated
 
 RESCUED = ".rescued"
 TMP = ".tmp"
@@ -140,13 +140,18 @@ def look(path: Path, lane: Lane, epoch: int) -> Finds:
 
 
 def read_raw(path: Path) -> bytes:
-    """All bytes of a file; pages that the disk cannot read come back as zeros, an absent file as nothing."""
+    """All bytes of a file; pages that the disk cannot read come back as zeros, an absent file as nothing.
+
+    Raises Broken if the file may not be read at all."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
+    except PermissionError as error:
+        raise Broken(f"{path}: {error.strerror}: let the gateway's user read and write it") from error
     except OSError:
-        return _read_pages(path)
+        with translated(path):
+            return _read_pages(path)
 
 
 def _read_pages(path: Path) -> bytes:

@@ -116,7 +116,7 @@ class Segment:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.execute(SCHEMA)
             count = connection.execute("SELECT ifnull(max(id), 0) FROM entry").fetchone()
-        self._inode = _inode(self.path)
+        self._inode = inode_of(self.path)
         self._entries = max(int(count[0]) + 1 if count else 0, DEFINITIONS_AT)
         self.writable, self.sealed = True, False
 
@@ -163,7 +163,7 @@ class Segment:
             connection.close(True)
         self._connection = None
         self.writable, self.sealed = False, True
-        self.facts.bytes = self.path.stat().st_size
+        self.facts.bytes = size_of(self.path)
 
     def park(self) -> None:
         """Close after a clean stop, ready to be appended to again."""
@@ -234,11 +234,11 @@ class Segment:
         """Bytes on disk now, side files included."""
         if self.sealed and self.facts.bytes:
             return self.facts.bytes
-        return sum(_size(path) for path in (self.path, *side_files(self.path)))
+        return sum(size_of(path) for path in (self.path, *side_files(self.path)))
 
     def is_linked(self) -> bool:
         """Whether the files that are open are still those that their names lead to."""
-        return _inode(self.path) == self._inode and (not self.wal_pages or side_files(self.path)[0].exists())
+        return inode_of(self.path) in (self._inode, -1) and (not self.wal_pages or side_files(self.path)[0].exists())
 
     # inside
 
@@ -307,17 +307,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _inode(path: Path) -> int:
+def inode_of(path: Path) -> int:
+    """0 where there is no such file, -1 where nobody can say."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
         return 0
+    except OSError:
+        return -1
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """0 where there is no such file, or nobody can say."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import pytest
+
 from gateway.config.model import JournalOptions
 from gateway.journal import Journal, Lane, Record
 from protocols.clock import SystemClock
@@ -58,4 +60,31 @@ async def test_a_full_disk_is_survived_counted_and_healed(tmp_path: Path) -> Non
                     numbers.append(number_of(each.batch))
         dropped = sum(healed.readers["cloud"]["telemetry"].dropped.values())
         assert len(numbers) + dropped == 6002
+        await journal.close()
+
+
+async def test_a_file_system_that_dies_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call fails. Live readers go on, nothing is confirmed, close returns; all confirmed is there when it is mounted again."""
+    monkeypatch.setattr("gateway.journal.journal.RETRY_S", 0.05)
+    with disk(tmp_path, 24) as small:
+        options = JournalOptions(path=str(small.mount / "journal"), max_bytes=16 * 1024**2, min_free_bytes=0, commit_window_ms=5)
+        journal = await Journal.open(options, clock=SystemClock())
+        await journal.append(reading(0))
+        await journal.append(reading(1), Lane.EVENTS)
+        small.cut()
+        waiting = asyncio.create_task(journal.append(reading(2)))
+        async with asyncio.timeout(20):
+            while not journal.ledger().trouble:  # noqa: ASYNC110 - a ledger is asked, it tells nobody
+                await asyncio.sleep(0.01)
+        assert len(await journal.read(Lane.TELEMETRY, 1)) == 1
+        assert not waiting.done()
+        assert_balanced(journal.ledger())
+        waiting.cancel()
+        async with asyncio.timeout(20):
+            await journal.close()
+        small.restore()
+        journal = await Journal.open(options, clock=SystemClock())
+        found = await journal.read(Lane.TELEMETRY, 1)
+        assert [number_of(each.batch) for each in found if isinstance(each, Record)][:1] == [0]
+        await journal.append(reading(3))
         await journal.close()
