@@ -28,7 +28,7 @@ START_SPREAD_S: Final = 1.0
 """The first scans of a session are spread over this time, however long their periods are."""
 FIRST_RETRY_S: Final = 2.0
 MISSES: Final = 2
-"""Scans in a row that find a device silent before it is demoted."""
+"""Scans in a row that find a device silent before it is demoted; one is enough for a device that has never answered."""
 
 
 def phase_of(name: str, place: int = 0) -> float:
@@ -66,6 +66,7 @@ class Health:
     """What is known about one device's silence."""
 
     misses: int = 0
+    has_answered: bool = False
     retry_s: float = 0.0
     """The current interval between retries; 0 while the device takes part."""
 
@@ -125,7 +126,7 @@ class Schedule:
             health.retry_s = min(2 * health.retry_s, self.retry_max_s)
             self._retry(device, now + health.retry_s)
             return False
-        if health.misses < MISSES:
+        if health.misses < MISSES and health.has_answered:
             return False
         health.retry_s = min(FIRST_RETRY_S, self.retry_max_s)
         self._demoted += 1
@@ -137,7 +138,7 @@ class Schedule:
     def answered(self, device: int, now: float) -> bool:
         """``device`` answered. True when this ends a demotion: its jobs are due at once, then on their grid."""
         health = self._health[device]
-        health.misses = 0
+        health.misses, health.has_answered = 0, True
         if not health.is_demoted:
             return False
         health.retry_s = 0.0

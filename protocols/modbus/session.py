@@ -118,7 +118,8 @@ class ModbusSession:
             told = await self._round(group)
             if told.away is not None:
                 return self._miss(job, device, group, told)
-            self._heard(job)
+            if group.requests:
+                self._heard(job)
             if not told.refused or budget <= 0:
                 return group.recipe.decode(b"".join(told.answers), told.times, told.statuses)
             budget = await self._learn(device, group, told.refused, budget)

@@ -97,6 +97,7 @@ def test_a_slow_job_cannot_starve_the_others() -> None:
 
 def test_a_device_is_demoted_at_its_second_miss_and_retried_at_growing_intervals() -> None:
     schedule = schedule_of(job(0), job(1))
+    schedule.answered(0, 1000.0)
     assert not schedule.missed(0, 1001.0)
     assert schedule.missed(0, 1002.0)
     assert schedule.is_demoted(0)
@@ -116,8 +117,14 @@ def next_retry(schedule: Schedule) -> Job:
     return one
 
 
+def test_a_device_that_has_never_answered_is_demoted_at_its_first_miss() -> None:
+    """Nothing is lost by it, and a line with many dead devices starts in half the time."""
+    assert schedule_of(job(0)).missed(0, 1001.0)
+
+
 def test_an_answer_between_two_misses_forgives_the_first() -> None:
     schedule = schedule_of(job(0))
+    schedule.answered(0, 1000.0)
     schedule.missed(0, 1001.0)
     assert not schedule.answered(0, 1002.0)
     assert not schedule.missed(0, 1003.0)
@@ -125,7 +132,6 @@ def test_an_answer_between_two_misses_forgives_the_first() -> None:
 
 def test_a_device_that_answers_again_is_scanned_at_once_and_then_on_its_grid() -> None:
     schedule = schedule_of(job(0), job(1))
-    schedule.missed(0, 1000.0)
     schedule.missed(0, 1000.0)
     assert schedule.answered(0, 1010.6)
     schedule.start(1010.6)
@@ -137,8 +143,7 @@ def test_a_device_that_answers_again_is_scanned_at_once_and_then_on_its_grid() -
 
 def test_whether_anybody_is_left() -> None:
     schedule = schedule_of(job(0), job(1))
-    for device in (0, 0, 1):
-        schedule.missed(device, 1000.0)
+    schedule.missed(0, 1000.0)
     found = [schedule.all_demoted]
     schedule.missed(1, 1000.0)
     found.append(schedule.all_demoted)

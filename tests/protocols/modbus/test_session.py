@@ -180,9 +180,10 @@ async def test_an_exception_is_a_quality(code: int, quality: Quality) -> None:
 
 async def test_a_silent_device_is_demoted_said_once_and_slows_no_other() -> None:
     plc = Plc(1, 2)
-    plc.silent = {2}
     devices = [device(tag("holding:0")), {**device(tag("holding:0")), "name": "dead", "unit_id": 2}]
     async with reading(plc, *devices, timeout_s=0.03) as reader:
+        await reader.scan(2)
+        plc.silent = {2}
         await reader.scan(4)
         dead = [batch for batch in reader.batches if batch.device.name == "dead"]
         assert [(int(batch.quality[0]), batch.lost) for batch in dead] == [(Quality.BAD_TIMEOUT, False), (Quality.BAD_TIMEOUT, True)]
@@ -201,14 +202,26 @@ async def test_a_silent_device_is_demoted_said_once_and_slows_no_other() -> None
 async def test_a_gateway_that_reaches_no_device_is_no_communication() -> None:
     """Exceptions 10 and 11 come from the gateway: the device behind it is away."""
     plc = Plc(1, 2)
-    plc.units[2].refused = {3: 11}
     devices = [device(tag("holding:0")), {**device(tag("holding:0")), "name": "dead", "unit_id": 2}]
     async with reading(plc, *devices) as reader:
+        await reader.scan(2)
+        plc.units[2].refused = {3: 11}
         dead = [batch for batch in await reader.scan(4) if batch.device.name == "dead"]
         assert [(int(batch.quality[0]), batch.lost) for batch in dead] == [
             (Quality.BAD_NO_COMMUNICATION, False),
             (Quality.BAD_NO_COMMUNICATION, True),
         ]
+
+
+async def test_a_device_that_never_answered_is_lost_at_once() -> None:
+    """No batch that is not marked lost: nothing has proven that anybody is there."""
+    plc = Plc(1)
+    plc.silent = {1}
+    async with reading(plc, device(tag("holding:0")), timeout_s=0.03) as reader:
+        await reader.scan(2)
+        assert [batch.lost for batch in reader.batches] == [True]
+        with pytest.raises(Unreachable):
+            await reader.task
 
 
 async def test_when_no_device_answers_the_connection_is_unreachable() -> None:
