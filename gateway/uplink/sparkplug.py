@@ -35,13 +35,13 @@ from gateway.uplink.feed import Feed, Portion, Reader
 from gateway.uplink.mark import MAX_STAMPED, Mark, Stamp, Tally, ack_topic, decode_ack, encode, encode_stamp, lost_spans
 from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, client_id, connect
 from protocols.clock import Clock
-from protocols.contract import DriverError, Refused, Unreachable
+from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.model import Batch, Device, Kind, Tag
 from protocols.sparkplug.host import PrimaryHost, Word
 from protocols.sparkplug.payload import COMMAND_LIMITS, Malformed, decode
 from protocols.sparkplug.session import REBIRTH, EdgeNode, Publish, Throttle
 from protocols.sparkplug.template import Template
-from protocols.sparkplug.topics import Verb, command_filters, parse
+from protocols.sparkplug.topics import BadName, Verb, command_filters, parse
 
 log = structlog.get_logger("holdfast.sparkplug")
 
@@ -127,6 +127,8 @@ class Sparkplug:
         try:
             async with connect(self.options, broker, client_id=self._client_id, will=Will(will.topic, will.payload, 1, False)) as mqtt:
                 await _Connection(self, mqtt, broker).run(up)
+        except BadName as error:
+            raise Misfit(f"uplink {self.options.name}: {error}") from error
         except (DriverError, Rejected) as error:
             self._at = (self._at + 1) % len(self.brokers)
             if isinstance(error, Rejected):
@@ -428,11 +430,15 @@ class _Letter:
         self._seqs: list[int] = []
         self._size = 0
         self._values = 0
+        self._newest_ns = 0
 
     def add(self, record: Record, template: Template, historical: bool) -> None:
         chunk = template.encode(record.batch, historical=historical)
-        if self._size + len(chunk) > self._limit or len(self._seqs) >= MAX_STAMPED:
+        times = record.batch.time_ns
+        goes_back = not historical and int(times[0]) < self._newest_ns  # live values stand in the order of their times
+        if self._size + len(chunk) > self._limit or len(self._seqs) >= MAX_STAMPED or goes_back:
             self.post()
+        self._newest_ns = int(times[-1])
         if len(chunk) > self._limit and len(record.batch) > 1:
             self._post_parts(record, template, historical, -(-len(chunk) // self._limit))
             return

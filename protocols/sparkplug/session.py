@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from protocols.model import Batch, Device, Kind, Quality, Tag
@@ -188,10 +189,11 @@ class EdgeNode:
                 told[tags[slot].name] = (value, status, at_ns)
         metrics = []
         for name, (kind, unit) in known.items():
-            value, status, at_ns = told.get(name, (False, int(Quality.BAD_OUT_OF_SERVICE), time_ns))
-            alias = self._alias(device, name, kind)
-            metrics.append(metric.birth_metric(name, alias, kind, unit, value, status, at_ns if at_ns > 0 else time_ns))
-        return metrics
+            value, status, at_ns = told.get(name, (False, int(Quality.BAD_OUT_OF_SERVICE), 0))
+            at_ns = at_ns if at_ns > 0 else time_ns
+            metrics.append((at_ns, metric.birth_metric(name, self._alias(device, name, kind), kind, unit, value, status, at_ns)))
+        metrics.sort(key=itemgetter(0))  # tck-id-operational-behavior-data-publish-dbirth-order
+        return [content for _, content in metrics]
 
 
 def _beside(tag: Tag) -> str:

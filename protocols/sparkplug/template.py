@@ -83,10 +83,12 @@ class Template:
         self._layouts: dict[tuple[str, bool, bool], _Layout] = {}
 
     def encode(self, batch: Batch, *, historical: bool) -> bytes:
-        """The metrics of ``batch``, in its order, as fields of a Payload."""
+        """The metrics of ``batch`` as fields of a Payload: in its order, live ones in the order of their times."""
+        stamp = int(batch.time_ns[0])
+        same = bool((batch.time_ns == stamp).all())
+        if not same and not historical:
+            batch = _in_time(batch)
         times = batch.time_ns
-        stamp = int(times[0])
-        same = bool((times == stamp).all())
         low, high = (stamp, stamp) if same else (int(times.min()), int(times.max()))
         dtype = batch.value.dtype.kind
         if dtype == "O" or low < _FIRST_NS or high >= _END_NS:
@@ -176,6 +178,15 @@ def _prepared(
 def _bits(kind: Kind) -> int:
     """Signed integers up to 32 bits are sent as 32 bits of two's complement."""
     return 0xFFFF_FFFF if SIGNED_BITS.get(DATATYPE_OF[kind], 64) <= 32 else 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _in_time(batch: Batch) -> Batch:
+    """``batch`` with its rows in the order of their times (tck-id-operational-behavior-data-publish-dbirth-order)."""
+    times = batch.time_ns
+    if not (times[1:] < times[:-1]).any():
+        return batch
+    order = np.argsort(times, kind="stable")
+    return Batch(batch.device, batch.tag[order], batch.value[order], batch.quality[order], times[order], batch.lost)
 
 
 def _stamp_bytes(time_ns: int) -> NDArray[np.uint8]:

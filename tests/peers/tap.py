@@ -7,11 +7,12 @@ CONNECT, the QoS of each PUBLISH, the order of packets and the reason of DISCONN
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
+DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,10 @@ async def tap(broker_port: int) -> AsyncIterator[Tap]:
         try:
             await _listen(client_in, broker_out, packets)
         finally:
-            heard.open -= 1
-            broker_out.close()
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
-            client_out.close()
+            await _close(broker_out, client_out)
+            heard.open -= 1
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     heard.port = server.sockets[0].getsockname()[1]
@@ -159,9 +159,17 @@ async def tap(broker_port: int) -> AsyncIterator[Tap]:
         yield heard
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=DEADLINE_S)  # clients have gone, so each relay is about to close its streams
+        assert not heard.open, "a client is still connected"
+
+
+async def _close(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

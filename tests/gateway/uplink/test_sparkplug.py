@@ -18,7 +18,7 @@ from gateway.uplink.confirm import MOST_OPEN
 from gateway.uplink.mark import Ack, Mark, Tally, acknowledge, encode
 from gateway.uplink.sparkplug import NODE_EVERY_S, QUIET_S, REBIRTH_EVERY_S, TIDY_EVERY_S
 from protocols.clock import ManualClock
-from protocols.contract import Refused
+from protocols.contract import Misfit, Refused
 from protocols.model import Device, Kind, Quality, Tag
 from protocols.sparkplug.session import BDSEQ
 from protocols.sparkplug.topics import Verb
@@ -257,6 +257,35 @@ async def test_a_mark_that_the_broker_rejects_ends_the_session_and_confirms_noth
     assert made.pending() == 1
 
 
+async def test_a_device_whose_name_fits_no_topic_is_told_and_nothing_is_lost(broker: Mosquitto, made: Plant) -> None:
+    odd = Device("line", "a/b", (Tag(name="x", kind=Kind.FLOAT64),))
+    made.has(odd)
+    made.bring(odd, {"x": 1.0})
+    uplink = sparkplug(made, options(broker))
+    with pytest.raises(Misfit, match="a/b"):
+        async with asyncio.timeout(DEADLINE_S):
+            await uplink.session(lambda: None)
+    await made.stored()
+    assert made.pending() == 1
+
+
+async def test_live_values_of_a_message_stand_in_the_order_of_their_times(broker: Mosquitto, made: Plant) -> None:
+    """Within a batch they are sorted; a batch that is older than the one before it begins a message of its own."""
+    made.has(BOILER)
+    async with host(broker.port) as seen, kept(sparkplug(made, options(broker))):
+        await seen.expect("DBIRTH")
+        now = time.time_ns()
+        for ahead in (20, 10, 30):
+            made.journal.offer(batch(BOILER, {"steam/pressure": float(ahead)}, time_ns=now + ahead * 1_000_000))
+        await made.delivered()
+        await seen.until(lambda: len(pressures(seen)) == 3)
+    for one in seen.all("DDATA"):
+        assert one.payload is not None
+        times = [metric.timestamp_ms or 0 for metric in one.payload.metrics]
+        assert times == sorted(times)
+    assert pressures(seen) == [20.0, 10.0, 30.0]
+
+
 # ---- a consumer confirms
 
 
@@ -453,7 +482,7 @@ async def test_a_changed_configuration_is_born_anew_with_what_it_has(broker: Mos
         birth = await seen.expect("DBIRTH", "boiler", count=2)
         data = await seen.expect("DDATA", "boiler")
     assert birth.payload is not None
-    assert [one.name for one in birth.payload.metrics] == ["steam/pressure", "new"]
+    assert {one.name for one in birth.payload.metrics} == {"steam/pressure", "new"}
     assert seen.values(data) == [("new", 4.0)]
 
 

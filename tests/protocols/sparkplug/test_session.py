@@ -113,6 +113,13 @@ def test_a_value_that_never_came_has_the_time_of_its_birth() -> None:
     assert by_name(node.dbirth([BOILER], [waiting], NOW).payload)["p"].timestamp_ms == NOW // 1_000_000
 
 
+def test_a_birth_lists_its_metrics_in_the_order_of_their_times() -> None:
+    device = Device("line", "boiler", tuple(Tag(name=name, kind=Kind.FLOAT64) for name in "abc"))
+    batch = Batch(device, np.arange(3, dtype=np.uint32), np.zeros(3), np.zeros(3, np.uint32), np.array([NOW + 3, NOW + 1, NOW + 2]))
+    payload = decode(EdgeNode("plant", "gw").dbirth([device], [batch], NOW).payload)
+    assert [one.name for one in payload.metrics] == ["b", "c", "a"]
+
+
 def test_node_metrics_travel_in_ndata_by_alias() -> None:
     node = EdgeNode("plant", "gw", [Tag(name="Journal/Pending", kind=Kind.INT64)])
     batch = Batch(node.device, np.array([0], np.uint32), np.array([12]), np.zeros(1, np.uint32), np.array([NOW]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,10 @@ def batches(draw: st.DrawFn) -> tuple[Template, list[int], Batch]:
 def reference(aliases: list[int], batch: Batch, *, historical: bool) -> Payload:
     """The same metrics, made with the protobuf library."""
     payload = Payload()
-    for slot, value, status, time_ns in zip(
-        batch.tag.tolist(), batch.value.tolist(), batch.quality.tolist(), batch.time_ns.tolist(), strict=True
-    ):
+    rows = list(zip(batch.tag.tolist(), batch.value.tolist(), batch.quality.tolist(), batch.time_ns.tolist(), strict=True))
+    if not historical:
+        rows.sort(key=itemgetter(3))
+    for slot, value, status, time_ns in rows:
         metric = payload.metrics.add()
         metric.alias = aliases[slot]
         metric.timestamp = to_ms(time_ns)
