@@ -402,4 +402,12 @@ async def test_mutated_answers_give_no_wrong_data(way: Way) -> None:
                     if way != "modbus-tcp":
                         assert pdu == b"\x03\x02\x03\xe9"
                 plc.send = lambda frame: [frame]
-                assert await line.ask(read()) == b"\x03\x02\x03\xe9"
+                assert await healed(line) == b"\x03\x02\x03\xe9"
+
+
+async def healed(line: NetworkLine | SerialLine) -> bytes:
+    """The first answer; on a busy machine a few may come too late for the short patience of these tests."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(Missed):
+                return await line.ask(read())
