@@ -181,6 +181,7 @@ def export(site: Path, lane: str, first: int, last: int | None) -> None:
 @click.option("--ledger-topic", default=DEFAULTS.ledger_topic, show_default=True, help="Topic of the ledger marks.")
 @click.option("--plain-topic", default="", help="Also take a plain uplink's messages, on its topic template.")
 @click.option("--acknowledge", is_flag=True, help="Confirm what was checked, for an uplink with acknowledge: consumer.")
+@click.option("--host-id", default="", help="Be the primary host of this id: a gateway that names it waits until this consumer listens.")
 @click.option("--from-beginning", is_flag=True, help="Expect everything from the gateway's first record on.")
 @click.option("--for", "for_s", type=click.FloatRange(0), default=0.0, metavar="S", help="End after S seconds; else at Ctrl-C.")
 @click.option("--quiet", is_flag=True, help="Print the verdict alone.")

@@ -24,7 +24,7 @@ from protocols.secret import SecretMissing
 log = structlog.get_logger("holdfast.link")
 
 FIRST_WAIT_S: Final = 0.5
-LONGEST_WAIT_S: Final[dict[type[Exception], float]] = {Unreachable: 15.0, Refused: 60.0, Misfit: 60.0, SecretMissing: 60.0}
+LONGEST_WAIT_S: Final[dict[type[Exception], float]] = {Unreachable: 8.0, Refused: 60.0, Misfit: 60.0, SecretMissing: 60.0}
 """A refusal is retried rarely: only a person can mend it, and hammering may lock an account."""
 STABLE_AFTER_S: Final = 10.0
 """A session that lived this long starts the back-off anew; a shorter one (a flapping peer) does not."""

@@ -8,27 +8,54 @@ nanoseconds UTC. Pure.
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from gateway.journal.record import Lost, Record
-from protocols.model import SEVERITY_MASK, Batch, Column
+from protocols.model import Batch, Column
 
 JsonValue = bool | int | float | str | None
+ALL: Final = slice(None)
+_BAD: Final = 0x80000000
 
 
-def values(batch: Batch) -> list[JsonValue]:
-    """The value column of ``batch``, one JSON value each, in its order."""
-    listed: list[Any] = batch.value.tolist()  # Any: what the column holds
-    if batch.column is Column.FLOAT and not np.isfinite(batch.value).all():
-        listed = [_number(one) for one in listed]
+def values(batch: Batch, rows: slice = ALL) -> list[JsonValue]:
+    """The value column of ``batch`` (or its ``rows``), one JSON value each, in its order.
+
+    Columns become lists in one go: the only values touched one by one are those that JSON cannot say.
+    """
+    column = batch.value[rows]
+    listed: list[JsonValue] = column.tolist()
+    if batch.column is Column.FLOAT:
+        for at in np.flatnonzero(~np.isfinite(column)):
+            listed[at] = _number(column[at])
     elif batch.column is Column.OBJECT:
-        listed = [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in listed]
-    bad = (batch.quality & SEVERITY_MASK) >= 0x80000000
-    for at in np.flatnonzero(bad):
+        listed = [_text(one) for one in column]
+    for at in np.flatnonzero(batch.quality[rows] & _BAD):
         listed[at] = None
     return listed
+
+
+def value(one: bool | int | float | str | bytes | None) -> JsonValue:
+    """A single value, for those that have no batch."""
+    if isinstance(one, float):
+        return _number(one)
+    return _text(one) if isinstance(one, str | bytes) else one
+
+
+def _number(value: float) -> float | str:
+    """``value``, or its name where JSON has no number for it (RFC 8259, section 6)."""
+    if value != value:
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _text(value: str | bytes) -> str:
+    """Bytes in base64 (RFC 4648, section 4); a text that UTF-8 can say: a lone surrogate becomes ``?``."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value.encode(errors="replace").decode()
 
 
 def entry(one: Record | Lost) -> dict[str, Any]:  # Any: JSON
@@ -56,11 +83,3 @@ def _times(batch: Batch) -> int | list[int]:
     """One number where all values have the same time, else one for each."""
     first = int(batch.time_ns[0])
     return first if (batch.time_ns == first).all() else batch.time_ns.tolist()
-
-
-def _number(value: float) -> float | str:
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value

@@ -1,7 +1,7 @@
 """The MQTT shell of the reference consumer: subscribes, prints, acknowledges, asks for births; decides nothing else.
 
 It takes one gateway's Sparkplug messages, its ledger marks and, if told to, its plain messages, and writes NDJSON: one line
-for each data message that brought something new (``{"device": ..., "epoch": ..., "seqs": [...], "tags": {...}}``) and one
+for each data message that brought something new (``{"device": ..., "epoch": ..., "seqs": [...], "readings": [...]}``) and one
 for each finding that a person should see (``{"finding": ...}``). A mark is acknowledged only after its lines are written.
 
 The connection is kept by ``links.keep``, as every other is. The account survives reconnects.
@@ -17,7 +17,7 @@ from typing import IO, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway import links
+from gateway import links, readable
 from gateway.config.model import Broker, Gateway, Host, MqttUplink, Name, Port
 from gateway.consume.account import Account, Verdict
 from gateway.consume.decode import Arrived, Delivery, Finding, RebirthNeeded, SparkplugDecoder, decode_plain
@@ -223,23 +223,16 @@ def _line(delivery: Delivery) -> dict[str, Any]:  # Any: what JSON holds
     line: dict[str, Any] = {"device": delivery.device, "lane": stamp.lane, "epoch": stamp.epoch, "seqs": stamp.seqs}
     if delivery.historical:
         line["historical"] = True
-    line["tags"] = {
-        reading.tag: {"value": _sayable(reading.value), "quality": reading.quality, "time_ms": reading.time_ms}
+    line["readings"] = [  # a list: one message may hold several scans, and then a tag several times
+        {"tag": reading.tag, "value": readable.value(reading.value), "quality": reading.quality, "time_ms": reading.time_ms}
         for reading in delivery.readings
-    }
+    ]
     return line
 
 
 def _state(online: bool, since_ms: int) -> bytes:
     """A host's birth, or its death as will; both carry the time of the birth (Sparkplug 3.0, 4.1.10)."""
     return _encoder.encode({"online": online, "timestamp": since_ms})
-
-
-def _sayable(value: object) -> object:
-    """JSON knows no NaN and no infinity: the same strings as everywhere."""
-    if isinstance(value, float) and value - value != 0:
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 def _uplink(options: ConsumeOptions) -> MqttUplink:

@@ -1,29 +1,22 @@
 """The JSON that the plain MQTT uplink sends: a record in, one payload out, or several where one would be too large.
 
 Three shapes: ``columns`` (compact, carries everything), ``tags`` (an object for each tag, easy to pick from) and
-``thingsboard`` (ThingsBoard's gateway API). README.md shows each. What holds for all:
-
-* NaN and infinity are the strings "NaN", "Infinity", "-Infinity" (RFC 8259 knows no such numbers);
-* integers are written with every digit, up to 64 bits (read them with a parser that keeps more than a double does);
-* bytes are base64 (RFC 4648, section 4);
-* a value of bad quality is null (left out for ThingsBoard) and its quality is told.
-
-Pure. Columns become lists in one go: the only values touched one by one are those that JSON cannot say.
+``thingsboard`` (ThingsBoard's gateway API). README.md shows each. Values look as ``gateway/readable.py`` says; one of bad
+quality is null (left out for ThingsBoard) and its quality is told. Pure.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
+from gateway import readable
 from gateway.config.model import Gateway
 from gateway.journal.record import Record
 from gateway.uplink.mark import LostSpan
-from protocols.model import Batch, Column, Device, Tag
+from protocols.model import Batch, Device, Tag
 
 THINGSBOARD_TOPIC: Final = "v1/gateway/telemetry"
 _BAD: Final = 0x80000000
@@ -94,7 +87,7 @@ class Writer:
 
     def _columns(self, batch: Batch, rows: slice, message: dict[str, Json]) -> bytes:
         message["tags"] = self._names(batch, rows)
-        message["values"] = _values(batch, rows)
+        message["values"] = readable.values(batch, rows)
         quality = batch.quality[rows]
         if quality.any():
             message["quality"] = quality.tolist()
@@ -135,28 +128,4 @@ class Writer:
 
 def _rows(batch: Batch, rows: slice) -> Iterator[tuple[Tag, Json, int, int]]:
     tags = [batch.device.tags[slot] for slot in batch.tag[rows].tolist()]
-    return zip(tags, _values(batch, rows), batch.quality[rows].tolist(), batch.time_ns[rows].tolist(), strict=True)
-
-
-def _values(batch: Batch, rows: slice) -> list[Json]:
-    column = batch.value[rows]
-    values: list[Json] = column.tolist()
-    if batch.column is Column.FLOAT:
-        for i in np.flatnonzero(~np.isfinite(column)):
-            values[i] = _unsayable(values[i])
-    elif batch.column is Column.OBJECT:
-        values = [_text(value) for value in values]
-    for i in np.flatnonzero(batch.quality[rows] & _BAD):
-        values[i] = None
-    return values
-
-
-def _unsayable(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _text(value: str | bytes) -> str | bytes:
-    """A text that UTF-8 can say: a lone surrogate becomes ``?``."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return zip(tags, readable.values(batch, rows), batch.quality[rows].tolist(), batch.time_ns[rows].tolist(), strict=True)

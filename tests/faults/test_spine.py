@@ -99,8 +99,8 @@ def in_order(lines: list[dict[str, Any]], historical: bool) -> None:
     for line in lines:
         if line.get("historical", False) is not historical:
             continue
-        for tag, reading in line["tags"].items():
-            at = (line["device"], tag)
+        for reading in line["readings"]:
+            at = (line["device"], reading["tag"])
             assert reading["time_ms"] >= last.get(at, 0), f"{at} goes back"
             last[at] = reading["time_ms"]
 

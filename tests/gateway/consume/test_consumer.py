@@ -77,7 +77,7 @@ async def test_everything_is_received_checked_and_printed(tmp_path: Path, broker
         assert {name: device.received for name, device in verdict.devices.items()} == {"boiler": 100, "pump": 100}
         data = [line for line in lines(out) if "device" in line]
         assert sorted(seq for line in data for seq in line["seqs"]) == list(range(1, 201))
-        assert all(tag["quality"] == 0 for line in data for tag in line["tags"].values())
+        assert all(reading["quality"] == 0 for line in data for reading in line["readings"])
 
 
 async def test_the_consumer_confirms_and_the_cursor_moves_by_that(tmp_path: Path, broker: Mosquitto) -> None:
