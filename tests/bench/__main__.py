@@ -191,19 +191,13 @@ BENCHES: Final[dict[str, Callable[[Session], Awaitable[None]]]] = {
 QUICK: Final = ("paced", "full", "bare", "rtu")
 
 
-async def run(names: list[str], quick: bool, out: Path) -> None:
-    OUT.mkdir(parents=True, exist_ok=True)
-    session = Session(quick, OUT / "run")
-    shutil.rmtree(session.folder, ignore_errors=True)
-    session.folder.mkdir()
+async def run(session: Session, names: list[str]) -> None:
     session.results["machine"] = machine()
     for what, value in session.results["machine"].items():
         say(f"{what:12} {value}")
     for name in names:
         say(f"\n{name}: {(BENCHES[name].__doc__ or '').splitlines()[0]}")
         await BENCHES[name](session)
-    out.write_text(json.dumps(session.results, indent=2) + "\n")
-    say(f"\nwritten to {out}")
 
 
 def main() -> None:
@@ -216,7 +210,14 @@ def main() -> None:
     unknown = set(names) - set(BENCHES)
     if unknown:
         parser.error(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
-    asyncio.run(run(names, given.quick, given.json))
+    session = Session(given.quick, OUT / "run")
+    shutil.rmtree(session.folder, ignore_errors=True)
+    session.folder.mkdir(parents=True)
+    try:
+        asyncio.run(run(session, names))
+    finally:
+        given.json.write_text(json.dumps(session.results, indent=2) + "\n")
+        say(f"\nwritten to {given.json}")
 
 
 if __name__ == "__main__":

@@ -120,10 +120,8 @@ async def run(devices: int, tags: int, scan_s: float, seconds: float, warm_s: fl
     broker.write(CONNECT)
     each = devices // len(ports)
     for at, port in enumerate(ports):
-        units = list(range(1, each + 1))
-        await loop.create_connection(
-            lambda first=at * each, units=units: Field(units, first, tags, scan_s, broker, count), "127.0.0.1", port
-        )
+        field = Field(list(range(1, each + 1)), at * each, tags, scan_s, broker, count)
+        await loop.create_connection(partial(_as_it_is, field), "127.0.0.1", port)
     await asyncio.sleep(warm_s)
     values, cpu, began = count.values, cpu_s(os.getpid()), time.monotonic()
     await asyncio.sleep(seconds)
