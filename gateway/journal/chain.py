@@ -112,6 +112,7 @@ class Chain:
         """Find out what is there and mend it. Returns whether the last close was a clean one, so that the epoch goes on."""
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
             self._tidy()
             segments = self._found()
         told, state = self._recall(segments)
@@ -183,6 +184,7 @@ class Chain:
             segment.abandon()
             return False
         segment.facts, segment.fill = facts, facts.bytes
+        self.book.urgent = True  # the first commit takes back that all is clean
         return True
 
     def _take_over(self, segments: list[Segment], told: dict[tuple[int, int], Facts], clean: bool) -> None:

@@ -22,7 +22,7 @@ from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition
 from gateway.journal.ledger import Book
 from gateway.journal.record import DropReason, Lane
-from gateway.journal.segment import PAGE, DiskFull, Segment, StorageError, translated
+from gateway.journal.segment import PAGE, DiskFull, Segment, StorageError, sync_folder, translated
 from protocols.clock import Clock
 
 log = structlog.get_logger("holdfast.journal")
@@ -71,6 +71,7 @@ class Store:
         """Take the lock and open both lanes, mending what needs it. Raises JournalBusy or StorageError."""
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
         self._take_lock()
         try:
             self._open(clock)
@@ -90,7 +91,7 @@ class Store:
         self._hold_reserve()
         self.look(clock)
         for lane, chain in self.chains.items():  # what was found and counted must not be counted again
-            if chain.book.urgent:
+            if chain.book.urgent and not clean[lane]:
                 self._commit(lane, None, clock.monotonic(), self._now(clock))
 
     def _let_go(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -28,11 +27,7 @@ NO_FLUSH = struct.pack("I", 2)
 async def test_a_killed_process_loses_nothing_confirmed(dice: random.Random, tmp_path: Path) -> None:
     confirmed = Confirmed()
     for kill in range(KILLS):
-
-        async def strike() -> None:
-            await asyncio.sleep(dice.random() * 0.05)
-
-        await run_and_kill(tmp_path / "journal", confirmed, dice.randrange(20, 400), strike)
+        await run_and_kill(tmp_path / "journal", confirmed, dice.randrange(20, 400), dice.random() * 0.05)
         if kill % 5 == 4 or kill == KILLS - 1:  # in between, the next writer must cope alone
             await judge(tmp_path / "journal", confirmed)
 
@@ -42,12 +37,7 @@ async def test_a_power_cut_loses_nothing_confirmed(dice: random.Random, tmp_path
     confirmed = Confirmed()
     with disk(tmp_path, 192) as power:
         for _ in range(CUTS):
-
-            async def strike() -> None:
-                await asyncio.sleep(dice.random() * 0.05)
-                power.cut()
-
-            await run_and_kill(power.mount / "journal", confirmed, dice.randrange(20, 400), strike)
+            await run_and_kill(power.mount / "journal", confirmed, dice.randrange(20, 400), dice.random() * 0.05, power.cut)
             power.restore()
             await judge(power.mount / "journal", confirmed)
 
