@@ -82,7 +82,8 @@ def say(line: str = "") -> None:
 # -------------------------------------------------------------------------------------------------- the whole gateway
 
 HEAD: Final = (
-    f"{'load':42} {'values/s':>10} {'CPU s/M':>8} {'core':>6} {'peak':>7} {'missed':>12} {'late p50/p99':>14} {'to broker p50/p99':>20}"
+    f"{'load':42} {'values/s':>10} {'CPU s/M':>8} {'core':>6} {'peak':>7} {'missed':>15} "
+    f"{'late p50/p99':>14} {'to broker p50/p99':>18} {'delivered':>9}"
 )
 
 
@@ -106,7 +107,7 @@ def _row(result: whole.Result) -> str:
     trouble = f"  DROPPED {result.dropped}" if result.dropped else ""
     return (
         f"{result.load.name:42} {result.values_per_s:>10,.0f} {result.cpu_s_per_million:>8.2f} {result.cpu_share:>6.1%} "
-        f"{result.peak_bytes / 1e6:>4.0f} MB {missed:>12} {late:>14} {latency:>20}{trouble}"
+        f"{result.peak_bytes / 1e6:>4.0f} MB {missed:>15} {late:>14} {latency:>18} {result.delivered:>9.1%}{trouble}"
     )
 
 
@@ -121,8 +122,21 @@ async def full(session: Session) -> None:
 
 
 async def linear(session: Session) -> None:
-    """The same device 10 and 500 times: CPU for a million values should not depend on their number."""
+    """The same device 10 and 500 times: what a further device costs should not depend on how many there are."""
     await _whole(session, "linear", LINEAR)
+    done = [session.results["gateway"][load.name] for load in (*LINEAR, PACED[0]) if load.name in session.results["gateway"]]
+    fixed, each, off = _fit([(result["load"]["devices"], result["cpu_share"]) for result in done])
+    session.results["linear"] = {"fixed_share": fixed, "share_per_device": each, "worst_residual": off}
+    say(f"{'':4}core = {fixed:.2%} + {each:.4%} x devices; the worst point lies {off:.0%} off that line")
+
+
+def _fit(points: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """The straight line through ``points`` by least squares: its start, its slope, and the worst relative distance from it."""
+    xs, ys = zip(*points, strict=True)
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x in xs)
+    start = mean_y - slope * mean_x
+    return start, slope, max(abs(y - start - slope * x) / y for x, y in points)
 
 
 # -------------------------------------------------------------------------------------------------- beside it

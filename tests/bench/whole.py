@@ -50,6 +50,8 @@ class Result:
     late_p99_s: float
     latency: Spread | None
     """From the device's answer to a subscriber of the broker."""
+    delivered: float
+    """Records that the broker confirmed over records that were journalled meanwhile; far below 1 the uplink falls behind."""
     pending: int
     """Records that waited for the broker's confirmation at the end."""
     dropped: int
@@ -108,8 +110,9 @@ class _Moment:
 
 async def _look(metrics_port: int, pid: int, field: FastModbus) -> _Moment:
     requests = await field.requests()
+    moment, cpu, field_cpu = time.monotonic(), cpu_s(pid), cpu_s(field.pid)  # the gateway counts at the scrape's beginning
     metrics = await asyncio.to_thread(scrape, metrics_port)
-    return _Moment(time.monotonic(), cpu_s(pid), cpu_s(field.pid), requests, metrics)
+    return _Moment(moment, cpu, field_cpu, requests, metrics)
 
 
 def scrape(port: int) -> Metrics:
@@ -157,6 +160,7 @@ def _result(load: Load, before: _Moment, after: _Moment, peak: int, latency: Lat
         late_p50_s=quantile_bound(late, 0.5),
         late_p99_s=quantile_bound(late, 0.99),
         latency=Spread.of(latency.seconds),
+        delivered=grown.get("holdfast_uplink_acknowledged_total", 0.0) / max(1.0, grown["holdfast_journal_appended_total"]),
         pending=int(after.metrics.get("holdfast_uplink_pending", 0)),
         dropped=int(grown.get("holdfast_journal_dropped_total", 0) + grown.get("holdfast_uplink_dropped_total", 0)),
         field_cpu_s_per_million=(after.field_cpu_s - before.field_cpu_s) / values * 1e6,
