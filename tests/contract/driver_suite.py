@@ -206,6 +206,14 @@ class DriverSuite:
     def command(self, tag: str, value: Value, *, device: str = ONE, seconds: float = 60.0) -> Command:
         return Command(id=f"{device}-{tag}", device=device, tag=tag, value=value, deadline_ns=self.clock.time_ns() + int(seconds * 1e9))
 
+    async def reach(self, rig: Rig, options: Any, seen: Seen, enough: Callable[[], bool]) -> None:  # Any: as in Rig
+        """Open again and again, as a link does, until ``enough()``: a few sessions must do."""
+        for _ in range(5):
+            with contextlib.suppress(Unreachable):
+                async with self.session(rig, options) as session:
+                    return await watch(session, seen, enough)
+        raise AssertionError("the peer is well again, and five sessions did not reach it")
+
     # ------------------------------------------------------------------------------------------ devices and batches
 
     async def test_devices_are_known_before_anything_is_opened_and_stay_the_same_objects(self, rig: Rig) -> None:
@@ -327,8 +335,7 @@ class DriverSuite:
             assert len(said) > 30, f"the text says what to do: {said}"
             assert seen.good(ONE, LEVEL) in (None, peer.truth)
             peer.heal()
-            async with self.session(rig, peer.options) as session:
-                await watch(session, seen, lambda: seen.good(ONE, LEVEL) == peer.truth)
+            await self.reach(rig, peer.options, seen, lambda: seen.good(ONE, LEVEL) == peer.truth)
         assert resident_bytes() - before < 20e6, "what a peer sends is bounded"
 
     # ------------------------------------------------------------------------------------------ leaving
