@@ -24,6 +24,7 @@ from gateway.journal import Journal, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
 from gateway.report import ReportByException
+from gateway.tasks import cancel
 from gateway.telemetry import metrics
 from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
@@ -123,7 +124,7 @@ class Appliance:
 
     async def _stop_connection(self, name: str) -> None:
         line = self._lines.pop(name)
-        await links.cancel(line.task)
+        await cancel(line.task)
         for device in line.connection.devices:
             self.latest.remove(device)
             self._report.forget(device)
@@ -139,7 +140,7 @@ class Appliance:
 
     async def _stop_uplink(self, name: str, *, for_good: bool) -> None:
         delivery = self._deliveries.pop(name)
-        await links.cancel(delivery.task)
+        await cancel(delivery.task)
         if for_good:
             self.journal.forget(name)
         log.info("uplink_stopped", name=name, for_good=for_good)

@@ -7,7 +7,6 @@ the same as being unreachable). Nothing else in Holdfast retries a connection.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -102,13 +101,3 @@ async def keep(session: Session, status: Status, *, clock: Clock, on_lost: Calla
             wait_s = min(wait_s * 2, LONGEST_WAIT_S.get(type(trouble), LONGEST_WAIT_S[Unreachable]))
     finally:
         status.state, status.since_ns = State.STOPPED, clock.time_ns()
-
-
-async def cancel(task: asyncio.Task[None]) -> None:
-    """Cancel ``task`` and wait for its end; its own error, if any, is raised here."""
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not task.cancelled():
-            raise

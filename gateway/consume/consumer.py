@@ -10,7 +10,6 @@ The connection is kept by ``links.keep``, as every other is. The account survive
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import IO, Annotated, Any, Final, Literal
 
@@ -21,6 +20,7 @@ from gateway import links, readable
 from gateway.config.model import Broker, Gateway, Host, MqttUplink, Name, Port
 from gateway.consume.account import Account, Verdict
 from gateway.consume.decode import Arrived, Delivery, Finding, RebirthNeeded, SparkplugDecoder, decode_plain
+from gateway.tasks import cancel
 from gateway.uplink.mark import Stamp, ack_topic, acknowledge, decode_mark, encode
 from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, connect
 from gateway.uplink.shapes import topic_of
@@ -210,8 +210,7 @@ async def consume(
     try:
         await stop.wait()
     finally:
-        with contextlib.suppress(asyncio.CancelledError):
-            await links.cancel(link)
+        await cancel(link)
     return consumer.verdict()
 
 

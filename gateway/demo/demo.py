@@ -33,6 +33,7 @@ from gateway.demo.physics import Plant
 from gateway.demo.stage import GATEWAY, GROUP, LOOK_S, UPLINK, Stage, plot, wind_down
 from gateway.demo.table import line, render
 from gateway.demo.view import Outage, View, is_whole, report, summary
+from gateway.tasks import cancel
 from gateway.telemetry import logs
 from protocols.clock import Clock, SystemClock
 
@@ -120,7 +121,7 @@ async def consuming(broker: brokers.Broker, folder: Path, clock: Clock) -> Async
                 raise brokers.NoBroker(f"{broker.flavour.name} does not serve the consumer: {status.trouble}") from None
             yield consumer
         finally:
-            await links.cancel(task)
+            await cancel(task)
 
 
 async def draw(stage: Stage, show: Callable[[View], None]) -> None:
@@ -169,7 +170,7 @@ async def perform(wish: Wish, folder: Path, clock: Clock) -> tuple[View, Outage]
                     loop.remove_signal_handler(number)  # a second Ctrl-C ends at once
                 await wind_down(stage, started)
             finally:
-                await links.cancel(drawing)
+                await cancel(drawing)
         return stage.look(), stage.outage
 
 

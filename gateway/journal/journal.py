@@ -28,7 +28,7 @@ from gateway.journal.record import DropReason, Lane, Lost, Record
 from gateway.journal.segment import Row, StorageError
 from gateway.journal.spans import QUARANTINED, Span
 from gateway.journal.store import Store
-from gateway.links import cancel
+from gateway.tasks import cancel
 from protocols.clock import Clock
 from protocols.model import Batch, Device
 
@@ -434,8 +434,7 @@ class Journal:
             return
         self._closed = True
         for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await cancel(task)
+            await cancel(task)
         while self._committing:
             await self._turn()
         if any(state.gathered for state in self._lanes.values()):

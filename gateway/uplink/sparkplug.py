@@ -16,7 +16,7 @@ away, a refusal) is followed by an NDEATH and a DISCONNECT as long as the connec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from gateway.config.model import Broker, Gateway, SparkplugUplink
 from gateway.journal.record import Lane, Record
 from gateway.links import Status
+from gateway.tasks import first_to_end
 from gateway.uplink.bdseq import BdSeq
 from gateway.uplink.confirm import Confirmations
 from gateway.uplink.feed import Feed, Portion, Reader
@@ -486,16 +487,3 @@ def _cut(batch: Batch, parts: int) -> list[Batch]:
         )
         for at in range(0, len(batch), step)
     ]
-
-
-async def first_to_end(*parts: Coroutine[Any, Any, object]) -> None:  # Any: what a coroutine yields and takes is asyncio's own
-    """Run ``parts`` side by side until one ends; the others are cancelled. Raises its error, if it has one."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

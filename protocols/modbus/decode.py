@@ -48,20 +48,36 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """``value * factor / divisor + offset`` for each of some values; None where it would change nothing.
+
+    A scale of 0.1 divides by 10: 2297 becomes 229.7, as the meter's display has it, and not 229.70000000000002.
+    """
+
+    factor: NDArray[np.float64] | None
+    divisor: NDArray[np.float64] | None
+    offset: NDArray[np.float64] | None
+
+    def apply(self, out: Values) -> None:
+        if self.factor is not None:
+            out *= self.factor
+        if self.divisor is not None:
+            out /= self.divisor
+        if self.offset is not None:
+            out += self.offset
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """Integers and floats: gather, view, widen, scale."""
 
     index: NDArray[np.intp]
     dtype: np.dtype[Any]  # Any: one of _DTYPE
-    scale: NDArray[np.float64] | None
-    offset: NDArray[np.float64] | None
+    scaling: Scaling
 
     def fill(self, raw: Bytes, out: Values) -> Broken:
         out[:] = raw.take(self.index).view(self.dtype)
-        if self.scale is not None:
-            out *= self.scale
-        if self.offset is not None:
-            out += self.offset
+        self.scaling.apply(out)
         return None
 
 
@@ -71,18 +87,14 @@ class Decimals:
 
     index: NDArray[np.intp]
     dtype: np.dtype[Any]  # Any: an unsigned one of _DTYPE
-    scale: NDArray[np.float64] | None
-    offset: NDArray[np.float64] | None
+    scaling: Scaling
 
     def fill(self, raw: Bytes, out: Values) -> Broken:
         digits = 2 * self.dtype.itemsize
         packed = raw.take(self.index).view(self.dtype).astype(np.uint64)
         nibbles = (packed[:, None] >> (4 * np.arange(digits, dtype=np.uint64))) & np.uint64(15)
         out[:] = (nibbles * 10 ** np.arange(digits, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
-        if self.scale is not None:
-            out *= self.scale
-        if self.offset is not None:
-            out += self.offset
+        self.scaling.apply(out)
         broken = np.any(nibbles > 9, axis=1)
         return broken if broken.any() else None
 
@@ -257,7 +269,7 @@ def _form(wire: Wire) -> tuple[str, str, bool, bool]:
 
 
 def _piece(form: tuple[str, str, bool, bool], places: list[tuple[Wire, int, int]], blocks: Sequence[Block]) -> Piece:
-    how, dtype, scaled, shifted = form
+    how, dtype, *_ = form
     if how == "text":
         indexes = tuple(_bytes_of(wire, blocks[at], base) for wire, at, base in places)
         return Texts(indexes, tuple(wire.charset if wire.raw is Kind.STRING else None for wire, _, _ in places))
@@ -266,9 +278,25 @@ def _piece(form: tuple[str, str, bool, bool], places: list[tuple[Wire, int, int]
     index = np.concatenate([_bytes_of(wire, blocks[at], base) for wire, at, base in places])
     if how == "nonzero":
         return NonZero(index)
-    scale = np.array([wire.scale for wire, _, _ in places]) if scaled else None
-    offset = np.array([wire.offset for wire, _, _ in places]) if shifted else None
-    return (Decimals if how == "bcd" else Numbers)(index, np.dtype(dtype), scale, offset)
+    return (Decimals if how == "bcd" else Numbers)(index, np.dtype(dtype), _scaling([wire for wire, _, _ in places]))
+
+
+def _scaling(wires: Sequence[Wire]) -> Scaling:
+    divisors = np.array([_divisor(wire.scale) for wire in wires])
+    factors = np.array([wire.scale for wire in wires])
+    factors[divisors != 1.0] = 1.0
+    offsets = np.array([wire.offset for wire in wires])
+    return Scaling(
+        factor=factors if (factors != 1.0).any() else None,
+        divisor=divisors if (divisors != 1.0).any() else None,
+        offset=offsets if offsets.any() else None,
+    )
+
+
+def _divisor(scale: float) -> float:
+    """The whole number whose reciprocal ``scale`` is, as 10 for 0.1; 1 if there is none."""
+    whole = round(1 / scale) if 1e-12 <= abs(scale) < 1 else 1
+    return float(whole) if 1 / whole == scale else 1.0
 
 
 def _bytes_of(wire: Wire, block: Block, base: int) -> NDArray[np.intp]:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.links import LONGEST_WAIT_S, State, Status, Up, cancel, keep
+from gateway.links import LONGEST_WAIT_S, State, Status, Up, keep
+from gateway.tasks import cancel
 from protocols.clock import ManualClock
 from protocols.contract import Misfit, Refused, Unreachable
 

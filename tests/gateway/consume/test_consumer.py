@@ -15,6 +15,7 @@ import pytest
 from gateway import links
 from gateway.config.model import PlainMqttUplink, SparkplugUplink
 from gateway.consume import ConsumeOptions, Consumer, consume
+from gateway.tasks import cancel
 from gateway.uplink.plain import Plain
 from protocols.clock import SystemClock
 from tests.gateway.uplink.plant import BOILER, GATEWAY, PUMP, Plant, kept, plant, sparkplug, until
@@ -49,7 +50,7 @@ async def consuming(broker: Mosquitto, out: io.StringIO | None = None, **more: A
         await until(lambda: status.state is links.State.UP)
         yield consumer
     finally:
-        await links.cancel(task)
+        await cancel(task)
 
 
 def bring(one: Plant, count: int) -> None:
@@ -139,7 +140,7 @@ async def test_the_plain_uplink_can_be_checked_as_well(tmp_path: Path, broker: M
         task = asyncio.create_task(links.keep(plain.session, status, clock=clock))
         await one.delivered()
         await until(lambda: consumer.verdict().received == 60)
-        await links.cancel(task)
+        await cancel(task)
         assert consumer.verdict().ok, consumer.verdict()
 
 

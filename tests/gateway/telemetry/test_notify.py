@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.links import cancel
+from gateway.tasks import cancel
 from gateway.telemetry.notify import notify, pat, watchdog_period_s
 from protocols.clock import ManualClock
 

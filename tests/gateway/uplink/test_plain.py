@@ -17,6 +17,7 @@ from gateway import links
 from gateway.config.model import Broker, Gateway, JournalOptions, PlainMqttUplink
 from gateway.journal.journal import Journal
 from gateway.journal.record import Lane
+from gateway.tasks import cancel
 from gateway.uplink.mqtt import connect
 from gateway.uplink.plain import Plain
 from protocols.clock import ManualClock, SystemClock
@@ -57,7 +58,7 @@ class Line:
 
     async def stop_uplinks(self) -> None:
         for task in self.tasks:
-            await links.cancel(task)
+            await cancel(task)
         self.tasks.clear()
 
     async def subscribe(self, broker: Mosquitto, topic: str = "#") -> None:

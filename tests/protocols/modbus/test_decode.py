@@ -86,6 +86,15 @@ def test_device_orders_hold_where_the_tag_says_nothing() -> None:
     assert values(scan(plan, unit)) == {"holding:0": 0x10002, "holding:2": 0x10002}
 
 
+@pytest.mark.parametrize(("scale", "decimals"), [(0.1, 1), (0.01, 2), (0.001, 3), (0.0001, 4)])
+def test_a_decimal_scale_gives_what_the_display_shows(scale: float, decimals: int) -> None:
+    """2297 at 0.1 is 229.7 to the last bit."""
+    plan, unit = plan_of(tag("holding:0", "uint16", scale=scale)), Unit()
+    for raw in range(0, 65536, 7):
+        unit.set(0, struct.pack(">H", raw))
+        assert values(scan(plan, unit)) == {"holding:0": float(f"{raw}e-{decimals}")}
+
+
 def test_scaled_integers_are_float64() -> None:
     unit = Unit()
     unit.set(0, struct.pack(">hI", -250, 4_000_000_000))
