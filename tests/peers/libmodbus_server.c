@@ -330,6 +330,7 @@ int main(int argc, char **argv) {
         ctx = rtu ? modbus_new_rtu("/dev/null", 9600, 'N', 8, 1) : modbus_new_tcp("127.0.0.1", 0);
         polled[1].fd = listen_on(atoi(argv[2]));
     }
+    modbus_set_response_timeout(ctx, 0, 1000); /* it sleeps so long after each "illegal data value"; 0.5 s by default */
     fflush(stdout);
     for (;;) {
         if (poll(polled, npolled, -1) < 0) continue;
