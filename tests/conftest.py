@@ -7,7 +7,6 @@ count, and ``HOLDFAST_SKIPS_ALLOWED=0`` turns any skip into a failure, so that C
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -72,25 +71,3 @@ def free_port() -> Callable[[], int]:
 def libmodbus_program() -> Path:
     """The server on libmodbus, compiled once; a test that asks for it fails with the package to install."""
     return compiled("libmodbus_server.c", "libmodbus")
-
-
-@pytest.fixture(scope="session")
-def root() -> None:
-    """For tests that mount or set the clock."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-
-
-@pytest.fixture(scope="session")
-def loop_devices(root: None) -> None:
-    """For tests that need a file system of their own: root, a free loop device, mkfs.ext4."""
-    if not Path("/dev/loop-control").exists():
-        pytest.skip("needs loop devices (/dev/loop-control)")
-    if shutil.which("mkfs.ext4") is None:
-        pytest.skip("needs mkfs.ext4: install e2fsprogs")
-
-
-@pytest.fixture(scope="session")
-def long_run() -> bool:
-    """Whether this is ``make long``: the large figures instead of the quick ones."""
-    return os.environ.get("HOLDFAST_LONG") == "1"

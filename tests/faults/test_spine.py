@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import pytest
 
+from tests.peers.disk import disk
 from tests.peers.fast import FastModbus
 from tests.peers.holdfast import Holdfast, until
-from tests.peers.mosquitto import Mosquitto
+from tests.peers.mosquitto import Mosquitto, free_port
 
 OUTAGE_S: Final = 20.0 if os.environ.get("HOLDFAST_CAMPAIGN") == "long" else 4.0
 DEVICES: Final = 3
@@ -40,8 +41,8 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         yield one
 
 
-def site(field: FastModbus, broker: Mosquitto) -> dict[str, Any]:  # Any: JSON
-    tags = [{"name": f"t{at}", "at": f"holding:{2 * at}", "kind": "float32"} for at in range(TAGS)]
+def site(field: FastModbus, broker: Mosquitto, tags_each: int = TAGS) -> dict[str, Any]:  # Any: JSON
+    tags = [{"name": f"t{at}", "at": f"holding:{2 * at}", "kind": "float32"} for at in range(tags_each)]
     return {
         "holdfast": 1,
         "gateway": {"group": "plant", "name": "gw"},
@@ -67,7 +68,7 @@ def site(field: FastModbus, broker: Mosquitto) -> dict[str, Any]:  # Any: JSON
                 "keepalive_s": 5,
             }
         ],
-        "outage_budget_s": 3600,
+        "outage_budget_s": 60,
     }
 
 
@@ -87,10 +88,22 @@ class Consumption:
         lines = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [line for line in lines if "seqs" in line], lines[-1]["verdict"]
 
+    def __enter__(self) -> Consumption:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(20)
+
 
 def account(gateway: Holdfast) -> dict[str, Any]:  # Any: JSON
     ledger: dict[str, Any] = gateway.ask("stat")[0]["readers"]["cloud"]["telemetry"]
     return ledger
+
+
+def metric(text: str, name: str) -> float:
+    """The sum of a metric over its labels."""
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
 def in_order(lines: list[dict[str, Any]], historical: bool) -> None:
@@ -108,8 +121,7 @@ def in_order(lines: list[dict[str, Any]], historical: bool) -> None:
 async def test_broker_killed_and_gateway_killed_in_the_middle_lose_nothing(tmp_path: Path, field: FastModbus, broker: Mosquitto) -> None:
     """Every record that was appended arrives, once or again with the same epoch and seq; the ledger balances."""
     gateway = Holdfast(tmp_path / "gateway", site(field, broker))
-    consumption = Consumption(tmp_path, broker.port)
-    with gateway:
+    with Consumption(tmp_path, broker.port) as consumption, gateway:
         until("records are confirmed", lambda: account(gateway)["acknowledged"] > 50)
         broker.kill()
         until("records wait", lambda: account(gateway)["pending"] > RECORDS_A_SECOND * OUTAGE_S / 2, 2 * OUTAGE_S + 10)
@@ -120,14 +132,14 @@ async def test_broker_killed_and_gateway_killed_in_the_middle_lose_nothing(tmp_p
         broker.start()
         until("the backlog is drained", lambda: account(gateway)["acknowledged"] >= before["appended"], 60)
         assert gateway.stop() == 0
-    gateway.start()  # without scanning: only what is still on its way
-    gateway.write({**site(field, broker), "connections": []})
-    gateway.reload()
-    until("nothing is pending", lambda: account(gateway)["pending"] == 0, 60)
-    ledger = account(gateway)
-    epochs = {(line["epoch"], line["seq"]) for line in gateway.ask("export", "--first", "1") if "seq" in line}
-    gateway.stop()
-    lines, verdict = consumption.end()
+        gateway.start()  # without scanning: only what is still on its way
+        gateway.write({**site(field, broker), "connections": []})
+        gateway.reload()
+        until("nothing is pending", lambda: account(gateway)["pending"] == 0, 60)
+        ledger = account(gateway)
+        epochs = {(line["epoch"], line["seq"]) for line in gateway.ask("export", "--first", "1") if "seq" in line}
+        gateway.stop()
+        lines, verdict = consumption.end()
 
     arrived = {(line["epoch"], seq) for line in lines for seq in line["seqs"]}
     assert arrived == epochs
@@ -137,3 +149,59 @@ async def test_broker_killed_and_gateway_killed_in_the_middle_lose_nothing(tmp_p
     assert (verdict["missing"], verdict["lost"], verdict["disorder"]) == (0, {}, 0)
     in_order(lines, historical=False)
     in_order(lines, historical=True)
+
+
+async def test_a_full_disk_stops_no_scan_and_every_record_is_accounted_for(tmp_path: Path, field: FastModbus, broker: Mosquitto) -> None:
+    """A foreign program takes the last byte while the broker is away: it is said, it heals by itself, the ledger balances."""
+    with disk(tmp_path, 48) as small:
+        port = free_port()
+        document = site(field, broker, 20 * TAGS)
+        document["journal"] |= {"path": str(small.mount / "journal"), "max_bytes": 16 * 1024**2, "min_free_bytes": 0}
+        document["telemetry"] = {"metrics_port": port}
+        with Consumption(tmp_path, broker.port) as consumption, Holdfast(tmp_path / "gateway", document) as gateway:
+            until("records are confirmed", lambda: account(gateway)["acknowledged"] > 50)
+            broker.kill()
+            foreign = small.fill()
+            until("the trouble is said", lambda: gateway.ask("stat")[0]["trouble"] != "")
+            before = metric(gateway.metrics(port), "holdfast_link_in_total")
+            until("scans go on", lambda: metric(gateway.metrics(port), "holdfast_link_in_total") > before + 20 * TAGS * RECORDS_A_SECOND)
+            foreign.unlink()
+            until("it heals", lambda: gateway.ask("stat")[0]["trouble"] == "", 60)
+            broker.start()
+            gateway.write({**document, "connections": []})
+            gateway.reload()
+            until("nothing is pending", lambda: account(gateway)["pending"] == 0, 60)
+            ledger = account(gateway)
+            gateway.stop()
+            lines, verdict = consumption.end()
+    arrived = {(line["epoch"], seq) for line in lines for seq in line["seqs"]}
+    assert len(arrived) == ledger["acknowledged"]
+    assert ledger["appended"] == ledger["acknowledged"] + sum(ledger["dropped"].values())
+    assert (verdict["missing"], verdict["disorder"]) == (0, 0)
+
+
+async def test_a_power_cut_in_mid_stream_loses_nothing_that_was_told(tmp_path: Path, field: FastModbus, broker: Mosquitto) -> None:
+    """Power goes while the broker is away; the machine comes back; what the journal had told to be durable is delivered."""
+    with disk(tmp_path, 192) as power:
+        document = site(field, broker)
+        document["journal"]["path"] = str(power.mount / "journal")
+        gateway = Holdfast(tmp_path / "gateway", document)
+        with Consumption(tmp_path, broker.port) as consumption, gateway:
+            until("records are confirmed", lambda: account(gateway)["acknowledged"] > 50)
+            broker.kill()
+            until("records wait", lambda: account(gateway)["pending"] > RECORDS_A_SECOND)
+            durable = {(line["epoch"], line["seq"]) for line in gateway.ask("export", "--first", "1") if "seq" in line}
+            power.cut()
+            gateway.kill()
+            power.restore()
+            broker.start()
+            gateway.start()
+            until("the backlog is drained", lambda: account(gateway)["acknowledged"] > len(durable), 60)
+            gateway.write({**document, "connections": []})
+            gateway.reload()
+            until("nothing is pending", lambda: account(gateway)["pending"] == 0, 60)
+            gateway.stop()
+            lines, verdict = consumption.end()
+    arrived = {(line["epoch"], seq) for line in lines for seq in line["seqs"]}
+    assert durable <= arrived
+    assert (verdict["missing"], verdict["disorder"]) == (0, 0)

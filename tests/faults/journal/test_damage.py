@@ -11,7 +11,7 @@ from protocols.clock import ManualClock
 from tests.faults.journal.conftest import EVENTS, RECORDS, Victims
 from tests.faults.journal.plant import LONG, Findings, copied, files, inspect
 
-FLIPS = 10_000 if LONG else 200
+FLIPS = 10_000 if LONG else 500
 CUT = 64 * 1024
 CUT_STEP = 1 if LONG else 97
 CUTS = 10**9 if LONG else 60

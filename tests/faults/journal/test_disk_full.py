@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from gateway.config.model import JournalOptions
 from gateway.journal import Journal, Lane, Record
 from protocols.clock import SystemClock
 from tests.faults.journal.plant import assert_balanced, is_true, number_of, reading
-from tests.faults.journal.test_crash import disk
+from tests.peers.disk import disk
 
 
 async def store(journal: Journal, first: int, count: int) -> None:
@@ -29,13 +28,7 @@ async def test_a_full_disk_is_survived_counted_and_healed(tmp_path: Path) -> Non
         journal = await Journal.open(options, clock=SystemClock())
         reader = journal.reader("cloud")
         await journal.append(reading(0))
-        foreign = small.mount / "foreign"
-        with contextlib.suppress(OSError), foreign.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(65536))
-        with contextlib.suppress(OSError), foreign.open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(512))
+        foreign = small.fill()
         await store(journal, 1, 6000)
         async with asyncio.timeout(20):
             while not journal.ledger().trouble:  # noqa: ASYNC110 - a ledger is asked, it tells nobody
