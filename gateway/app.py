@@ -95,7 +95,8 @@ class Appliance:
         for name in (*change.connections.removed, *change.connections.changed):
             await self._stop_connection(name)
         for name in (*change.uplinks.removed, *change.uplinks.changed):
-            await self._stop_uplink(name, for_good=name in change.uplinks.removed)
+            await self._stop_uplink(name)
+        self._forget_readers(keep={uplink.name for uplink in site.uplinks})
         for connection in site.connections:
             if connection.name not in change.connections.unchanged:
                 self._start_connection(connection)
@@ -109,7 +110,7 @@ class Appliance:
         for name in list(self._lines):
             await self._stop_connection(name)
         for name in list(self._deliveries):
-            await self._stop_uplink(name, for_good=False)
+            await self._stop_uplink(name)
 
     def _start_connection(self, options: Any) -> None:  # Any: the driver's own Struct
         driver = self._drivers[options.__struct_config__.tag]
@@ -138,12 +139,17 @@ class Appliance:
         self._deliveries[options.name] = _Delivery(options, status, task)
         log.info("uplink_started", name=options.name)
 
-    async def _stop_uplink(self, name: str, *, for_good: bool) -> None:
+    async def _stop_uplink(self, name: str) -> None:
         delivery = self._deliveries.pop(name)
         await cancel(delivery.task)
-        if for_good:
-            self.journal.forget(name)
-        log.info("uplink_stopped", name=name, for_good=for_good)
+        log.info("uplink_stopped", name=name)
+
+    def _forget_readers(self, keep: set[str]) -> None:
+        """Nothing waits any more for uplinks that are not configured, also for those of a document before the last start."""
+        for name, lanes in self.journal.ledger().readers.items():
+            if name not in keep:
+                self.journal.forget(name)
+                log.warning("uplink_forgotten", name=name, pending=sum(account.pending for account in lanes.values()))
 
 
 def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session:

@@ -149,3 +149,27 @@ async def test_the_journal_is_told_after_the_gateway_has_stopped(tmp_path: Path,
         gateway.stop()
         assert gateway.ask("verify")[0]["quarantined"] == 0
         assert newest(gateway, "device-0") is not None
+
+
+async def test_a_changed_uplink_loses_nothing_and_a_removed_one_is_forgotten(tmp_path: Path, field: FastModbus, broker: Mosquitto) -> None:
+    """A reload while the broker is away keeps the cursor; what waited is delivered when it is back."""
+    uplink = {"name": "cloud", "type": "mqtt", "host": "127.0.0.1", "port": broker.port}
+    other = {**uplink, "name": "other"}
+    document = site(connection(0, field.ports[0]), uplinks=(uplink, other))
+    with Holdfast(tmp_path / "gateway", document) as gateway:
+
+        def accounts() -> dict[str, Any]:  # Any: JSON
+            return {name: lanes["telemetry"] for name, lanes in gateway.ask("stat")[0]["readers"].items()}
+
+        until("records are delivered", lambda: accounts()["cloud"]["acknowledged"] > 5)
+        broker.kill()
+        until("records wait", lambda: accounts()["cloud"]["pending"] > 20)
+        gateway.write({**document, "uplinks": [{**uplink, "in_flight": 7, "payload": "tags"}]})
+        gateway.reload()
+        waited = accounts()
+        assert set(waited) == {"cloud"}
+        assert waited["cloud"]["pending"] > 20
+        broker.start()
+        until("what waited is delivered", lambda: accounts()["cloud"]["acknowledged"] >= waited["cloud"]["appended"])
+        assert accounts()["cloud"]["dropped"] == {}
+        assert [event["name"] for event in gateway.log() if event["event"] == "uplink_forgotten"] == ["other"]
