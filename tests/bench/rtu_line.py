@@ -7,8 +7,6 @@ over the time that passed; what is missing to 100 % is what the driver spent bet
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -41,8 +39,8 @@ class LineResult:
     collisions: int
 
 
-async def measure(name: str, units: int, floats: int, seconds: float) -> LineResult:
-    """``units`` devices of ``floats`` float32 each, asked as fast as the line allows."""
+async def measure(name: str, units: int, floats: int, seconds: float, *, unplugged: int = 0, warm_s: float = 1.0) -> LineResult:
+    """``units`` devices of ``floats`` float32 each, asked as fast as the line allows, and ``unplugged`` more that are not there."""
     wire = Program(
         Path(sys.executable), "-m", "tests.peers.wire", f"--baud={BAUD}", f"--bits={BITS}", f"--units={units}", f"--registers={2 * floats}"
     )
@@ -56,7 +54,7 @@ async def measure(name: str, units: int, floats: int, seconds: float) -> LineRes
             timeout_s=1.0,
             devices=_devices(units, floats),
         )
-        values = await _read(options, wire, seconds)
+        values = await _read(options, wire, seconds, warm_s)
         report = json.loads((await wire.ask("report"))[0])
     elapsed = report["elapsed_s"]
     return LineResult(
@@ -75,18 +73,19 @@ def _devices(units: int, floats: int) -> tuple[Device, ...]:
     return tuple(Device(name=f"unit-{unit}", unit_id=unit, scan_s=FULL_SPEED_S, tags=tags) for unit in range(1, units + 1))
 
 
-async def _read(options: ModbusRtu, wire: Program, seconds: float) -> int:
-    """Values read in ``seconds``, after a first second that is not counted."""
-    values = 0
-    with contextlib.suppress(TimeoutError):
-        async with RTU.open(options, clock=SystemClock()) as session:
-            stream = session.batches()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    async for _ in stream:
-                        pass
-            await wire.ask("forget")
-            async with asyncio.timeout(seconds):
-                async for batch in session.batches():
-                    values += len(batch)
+async def _read(options: ModbusRtu, wire: Program, seconds: float, warm_s: float) -> int:
+    """Values read in ``seconds``, after ``warm_s`` that are not counted."""
+    clock, values = SystemClock(), 0
+    begin = clock.monotonic() + warm_s
+    counting = False
+    async with RTU.open(options, clock=clock) as session:
+        async for batch in session.batches():
+            now = clock.monotonic()
+            if now >= begin + seconds:
+                break
+            if counting:
+                values += len(batch)
+            elif now >= begin:
+                counting = True
+                await wire.ask("forget")
     return values
