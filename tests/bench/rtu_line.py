@@ -52,7 +52,7 @@ async def measure(name: str, units: int, floats: int, seconds: float, *, unplugg
             parity="none",
             stop_bits=2,
             timeout_s=1.0,
-            devices=_devices(units, floats),
+            devices=_devices(units + unplugged, floats),
         )
         values = await _read(options, wire, seconds, warm_s)
         report = json.loads((await wire.ask("report"))[0])
