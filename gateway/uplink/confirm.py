@@ -4,9 +4,11 @@ The broker confirms with the PUBACK of the ledger mark, a consumer with an Ack t
 the broker rejects ends the session with Refused, and nothing in it counts as delivered. (MQTT 3.1.1 knows no reasons: a
 broker that refuses a mark there looks like one that took it, so prefer MQTT 5, or let a consumer confirm.)
 
-A window that a consumer does not confirm in time is *parked*: the consumer may be away for hours, and sending everything
-to nobody again and again would fill the link, while others still want the live values. What is parked is sent again as soon
-as the consumer confirms anything; while nothing else is on its way, a piece of it is sent now and then to find out.
+A consumer may be away for hours, or come back after us when the broker restarts. Sending everything to nobody again and
+again would fill the link, and history that goes on without its lost beginning would arrive out of order. So until the
+consumer has confirmed something on this connection, and again when it falls silent, history goes one window at a time,
+the oldest first, and is repeated until it is confirmed. Live windows flow all the while, for others may listen; those that
+are not confirmed in time are *parked* until the consumer is heard, and then sent again as history.
 
 All of it belongs to one connection: the next one starts with nothing open, because the feed then takes whatever was not
 acknowledged for history.
@@ -58,8 +60,8 @@ class Confirmations:
         self._parked = {lane: Spans() for lane in Lane}
         self._late: dict[int, _Window] = {}
         """The last windows that were parked: a word that comes late is believed as well."""
-        self._silent = False
-        """A window was not confirmed in time, and nothing has been confirmed since."""
+        self._silent = timeout_s is not None
+        """Nothing has been confirmed yet, or not since a window was not confirmed in time."""
 
     @property
     def records(self) -> int:
@@ -70,7 +72,7 @@ class Confirmations:
         """Wait until another window may be opened. A consumer that is away is not waited for."""
         while len(self._open) >= MOST_OPEN:
             if self._silent:
-                self._park()
+                self._set_aside(next(iter(self._open)))
             else:
                 await self._change()
 
@@ -81,8 +83,7 @@ class Confirmations:
         gone = [entry for entry in portion.entries if isinstance(entry, Lost)]
         self._open[mark.window] = _Window(replace(portion, entries=[*gone]), mark, oldest_ns, deadline)
         puback.add_done_callback(lambda answer: self._answered(mark.window, answer))
-        self._note_oldest()
-        self._changed.set()
+        self._changes()
 
     def confirmed(self, ack: Ack) -> bool:
         """A consumer took over a window. False where the word fits no window: it is then not believed."""
@@ -93,15 +94,22 @@ class Confirmations:
         if (ack.lane, ack.epoch, ack.first, ack.last, ack.digest) != (mark.lane, mark.epoch, mark.first, mark.last, mark.digest):
             return False
         self._settle(ack.window)
-        self._silent = False
+        if self._silent:
+            self._silent = False
+            self._catch_up()
+        return True
+
+    def _catch_up(self) -> None:
+        """The consumer is heard: what was sent while nobody listened is history that it has not got."""
+        for number in [number for number, window in self._open.items() if window.portion.historical]:
+            self._set_aside(number)
         for lane, parked in self._parked.items():
             for first, last in parked:
                 self._send_again(lane, first, last)
             self._parked[lane] = Spans()
-        return True
 
     async def watch(self) -> None:
-        """Park what no consumer confirms in time. Raises Refused when the broker rejects a mark."""
+        """Set aside what no consumer confirms in time. Raises Refused when the broker rejects a mark."""
         while True:
             if self._rejected is not None:
                 raise Refused(str(self._rejected))
@@ -113,21 +121,32 @@ class Confirmations:
             else:
                 self._silent = True
                 self._counters.errors["not-confirmed"] += 1
-                self._park()
+                self._set_aside(oldest.mark.window)
                 if not self._open:
                     self._probe()
 
-    def _park(self) -> None:
-        """The oldest open window waits for the consumer to come back."""
-        number = next(iter(self._open))
+    def _set_aside(self, number: int) -> None:
+        """An open window is given up: history goes back to where it was, a live window is parked."""
         window = self._late[number] = self._open.pop(number)
         if len(self._late) > MOST_OPEN:
             del self._late[next(iter(self._late))]
-        self._parked[window.portion.lane].add(window.portion.first, window.portion.last)
+        portion = window.portion
+        if portion.historical:
+            self._send_again(portion.lane, portion.first, portion.last)
+        else:
+            self._parked[portion.lane].add(portion.first, portion.last)
+        self._changes()
+
+    def _changes(self) -> None:
+        """After every change of what is open."""
+        self._feed.hold_history(self._silent and any(window.portion.historical for window in self._open.values()))
         self._note_oldest()
         self._changed.set()
 
     def _probe(self) -> None:
+        """Nothing is on its way: if there is no history to find out with, a piece of what is parked becomes history."""
+        if any(self._feed.has_history(lane) for lane in Lane):
+            return
         for lane, parked in self._parked.items():
             for first, last in parked:
                 end = min(last, first + PROBE_RECORDS - 1)
@@ -158,8 +177,7 @@ class Confirmations:
         for entry in window.portion.entries:
             if isinstance(entry, Lost):
                 self._counters.dropped[entry.reason] += entry.records
-        self._note_oldest()
-        self._changed.set()
+        self._changes()
 
     def _note_oldest(self) -> None:
         """For the counters: when the oldest record that waits for a confirmation was written."""

@@ -91,6 +91,7 @@ class Feed:
         self._pause_until = 0.0
         self._live_at = float("-inf")
         self._dry = False
+        self._held = False
 
     def begin(self) -> None:
         """A new connection: whatever is pending now is history, and only what comes from now on is live."""
@@ -106,6 +107,7 @@ class Feed:
         self._history_began = None
         self._history_records = min(LEAST_RECORDS, self._max_records)
         self._pause_until = 0.0
+        self._held = False
 
     async def next(self) -> Portion:
         """Wait for the next portion to send. Calling it again says that the one before has been handed to the link."""
@@ -122,13 +124,24 @@ class Feed:
 
     def acknowledge_span(self, lane: Lane, first: int, last: int) -> None:
         """The same for a part of a portion."""
+        state = self._lanes[lane]
         self._reader.acknowledge(lane, first, last)
-        self._lanes[lane].owed.remove(first, last)
+        state.owed.remove(first, last)
+        state.history.remove(first, last)  # it may have been given up and put back before the word came
 
     def again(self, portion: Portion) -> None:
         """``portion`` was not delivered although the connection stands: it is sent again, as history."""
         self._lanes[portion.lane].history.add(portion.first, portion.last)
         self._wake.set()
+
+    def hold_history(self, held: bool) -> None:
+        """While held, nothing but live records is handed out."""
+        if self._held and not held:
+            self._wake.set()
+        self._held = held
+
+    def has_history(self, lane: Lane) -> bool:
+        return len(self._lanes[lane].history) > 0
 
     def waiting(self, lane: Lane) -> int:
         """How many records of ``lane`` have not been handed out on this connection."""
@@ -176,7 +189,7 @@ class Feed:
 
     async def _history(self, lane: Lane) -> Portion | None:
         state = self._lanes[lane]
-        while (span := next(iter(state.history), None)) is not None:
+        while not self._held and (span := next(iter(state.history), None)) is not None:
             portion = await self._read(lane, span[0], span[1], self._history_records, historical=True)
             if portion is not None:
                 state.history.remove(portion.first, portion.last)
@@ -231,7 +244,7 @@ class Feed:
             return
         heads = {lane: state.live for lane, state in self._lanes.items()}
         waits = {asyncio.ensure_future(self._reader.wait(heads)), asyncio.ensure_future(self._wake.wait())}
-        if len(self._lanes[Lane.TELEMETRY].history):
+        if not self._held and self.has_history(Lane.TELEMETRY):
             waits.add(asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + self._pause_left())))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

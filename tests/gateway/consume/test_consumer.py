@@ -40,17 +40,22 @@ def uplink(broker: Mosquitto, **more: Any) -> SparkplugUplink:  # Any: fields of
 
 
 @asynccontextmanager
-async def consuming(broker: Mosquitto, out: io.StringIO | None = None, **more: Any) -> AsyncIterator[Consumer]:
-    options = ConsumeOptions(group=GATEWAY.group, gateway=GATEWAY.name, host=broker.host, port=broker.port, **more)
-    clock = PatientClock()
-    consumer = Consumer(options, out, clock=clock)
+async def listening(consumer: Consumer) -> AsyncIterator[None]:
     status = links.Status("consumer", "consumer")
-    task = asyncio.create_task(links.keep(consumer.session, status, clock=clock))
+    task = asyncio.create_task(links.keep(consumer.session, status, clock=PatientClock()))
     try:
         await until(lambda: status.state is links.State.UP)
-        yield consumer
+        yield
     finally:
         await cancel(task)
+
+
+@asynccontextmanager
+async def consuming(broker: Mosquitto, out: io.StringIO | None = None, **more: Any) -> AsyncIterator[Consumer]:
+    options = ConsumeOptions(group=GATEWAY.group, gateway=GATEWAY.name, host=broker.host, port=broker.port, **more)
+    consumer = Consumer(options, out, clock=PatientClock())
+    async with listening(consumer):
+        yield consumer
 
 
 def bring(one: Plant, count: int) -> None:
@@ -92,6 +97,41 @@ async def test_the_consumer_confirms_and_the_cursor_moves_by_that(tmp_path: Path
                 await one.delivered()
                 await until(lambda: consumer.verdict().received == 40)
                 assert consumer.verdict().missing == 0
+
+
+async def test_a_consumer_that_is_back_after_the_gateway_gets_history_in_order(tmp_path: Path, broker: Mosquitto) -> None:
+    """History that went out while nobody listened is sent again before what follows it, though live values flow all the while."""
+    out = io.StringIO()
+
+    async def flow(of: Plant) -> None:
+        while True:
+            bring(of, 1)
+            await asyncio.sleep(0.01)
+
+    async with plant(tmp_path / "journal", clock=PatientClock()) as one:
+        one.has(BOILER, PUMP)
+        choice = uplink(broker, acknowledge="consumer", acknowledge_timeout_s=1.0, backfill_share=0.05)
+        delivering = sparkplug(one, choice)
+        who = ConsumeOptions(group=GATEWAY.group, gateway=GATEWAY.name, host=broker.host, port=broker.port, acknowledge=True)
+        consumer = Consumer(who, out, clock=PatientClock())
+        async with kept(delivering), listening(consumer):
+            bring(one, 1)
+            await until(lambda: consumer.verdict().received == 2)
+        broker.kill()
+        bring(one, 2000)
+        await one.stored()
+        broker.start()
+        live = asyncio.create_task(flow(one))
+        async with kept(delivering):
+            await until(lambda: delivering.status.counters.taken > 40)
+            async with listening(consumer):
+                await until(lambda: consumer.verdict().received > 4002)
+                await cancel(live)
+                await one.delivered()
+    for device in ("boiler", "pump"):
+        came = [seq for line in lines(out) if line.get("device") == device for seq in line.get("seqs", ())]
+        history = [seq for seq in dict.fromkeys(came) if seq <= 4002]
+        assert history == sorted(history)
 
 
 async def test_a_broker_killed_in_mid_stream_loses_nothing_when_the_consumer_confirms(tmp_path: Path, broker: Mosquitto) -> None:
