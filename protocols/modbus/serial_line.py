@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import termios
 from typing import Final
 
 import serial  # type: ignore[import-untyped]  # pyserial has no types
@@ -23,6 +24,8 @@ from protocols.model import ScanStats
 
 PARITY: Final = {"even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD, "none": serial.PARITY_NONE}
 CHUNK: Final = 4096
+_PORT_ERRORS: Final = (OSError, serial.SerialException, termios.error)
+"""What pyserial lets through. ``termios.error`` is no OSError: it says that a port cannot do what it was set to."""
 
 
 class SerialLine(Line):
@@ -52,7 +55,7 @@ class SerialLine(Line):
                 write_timeout=0,
                 exclusive=True,
             )
-        except (serial.SerialException, ValueError, OSError) as error:
+        except (*_PORT_ERRORS, ValueError) as error:
             raise _open_error(options, error) from error
         with contextlib.suppress(OSError, ValueError, NotImplementedError):  # only some USB adapters have it: 1 ms instead of 16
             self._port.set_low_latency_mode(True)
@@ -73,7 +76,7 @@ class SerialLine(Line):
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             port, self._port = self._port, None
-            with contextlib.suppress(OSError):  # an adapter that was pulled cannot be closed properly
+            with contextlib.suppress(*_PORT_ERRORS):  # an adapter that was pulled cannot be closed properly
                 port.close()
 
     def _readable(self) -> None:
@@ -153,7 +156,7 @@ class SerialLine(Line):
         await self._silence()
         self._unsent = self._buffer = self._echo = b""
         if self._port is not None:
-            with contextlib.suppress(OSError, serial.SerialException):
+            with contextlib.suppress(*_PORT_ERRORS):  # a port that is gone is noticed by the next read
                 self._port.reset_input_buffer()
         self._quiet_s = 0.0
 
@@ -161,13 +164,13 @@ class SerialLine(Line):
 def _open_error(options: ModbusRtu, error: Exception) -> DriverError:
     """Foreign errors of opening, translated once."""
     port = options.serial_port
-    number = getattr(error, "errno", None)
+    number = error.args[0] if isinstance(error, termios.error) else getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
         return Refused(f"{port}: no permission: add the service's user to the group of the port (often dialout)")
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return Unreachable(f"{port}: no such serial port: check the adapter, or use its /dev/serial/by-id name")
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
         return Unreachable(f"{port}: another program uses it: stop that program")
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) or number == errno.EINVAL:
         return Misfit(f"{port}: the port cannot do these settings ({error}): check baud_rate, parity, data_bits and stop_bits")
     return Unreachable(f"{port}: cannot be opened ({error}): check that it is a serial port")

@@ -411,3 +411,18 @@ async def healed(line: NetworkLine | SerialLine) -> bytes:
         while True:
             with contextlib.suppress(Missed):
                 return await line.ask(read())
+
+
+async def test_a_port_that_cannot_do_its_settings_is_a_misfit_in_words() -> None:
+    """A pty takes parity once and refuses it at the next opening, with an error that is no OSError."""
+    pty = PtyLine(Plc())
+    connection = options("modbus-rtu", serial_port=pty.path, baud_rate=115200, parity="even")
+
+    async def open_again_and_again() -> None:
+        for _ in range(3):
+            line = make_line(connection, ScanStats())
+            await line.open()
+            await line.close()
+
+    with contextlib.closing(pty), pytest.raises(Misfit, match="check baud_rate, parity"):
+        await open_again_and_again()
