@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from gateway.telemetry.counters import Counters
+from gateway.counters import Counters
 from protocols.clock import Clock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.secret import SecretMissing

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.counters import Counters
 from gateway.journal import Journal
 from gateway.latest import Latest
 from gateway.report import ReportByException
-from gateway.telemetry.counters import Counters
 from protocols.model import Batch
 
 Take = Callable[[Batch], None]

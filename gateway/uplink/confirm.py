@@ -20,8 +20,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
+from gateway.counters import Counters
 from gateway.journal.record import Lane, Lost, Record
-from gateway.telemetry.counters import Counters
 from gateway.uplink.feed import Feed, Portion
 from gateway.uplink.mark import Ack, Mark
 from gateway.uplink.mqtt import Rejected

@@ -269,6 +269,16 @@ class Line(ABC):
     async def rest(self) -> None:  # noqa: B027 - nothing is the right thing where a wire cannot rest
         """Close an idle connection; the next request opens it again. Does nothing while a request is in flight."""
 
+    def _noise(self, taken: Taken, data: bytes) -> None:
+        """A broken RTU frame: the line is spoilt for a while, and the request in flight, if any, gets no answer."""
+        self.foreign = f"{taken.why} ({self._shown(data)})"
+        self._spoil(self._broken_quiet_s())
+        if self._request is not None:
+            self._miss("broken", f"{self.where}: a broken answer: {self.foreign}")
+        else:
+            self._count("foreign")
+            self._unasked(len(data))
+
     def _broken_quiet_s(self) -> float:
         """Silence to ask for after a broken frame: its device has begun to answer, so less than after a lost one."""
         return min(self._settle_s, max(LEAST_QUIET_S, 2 * self._slowest_s)) if self._slowest_s else self._settle_s
@@ -401,13 +411,7 @@ class NetworkLine(Line, asyncio.Protocol):
                 self._fail(Misfit(f"{self.where}: what came is text ({self._shown(data)}), no Modbus RTU: check host and port"))
                 self._cut()
                 return
-            self.foreign = f"{taken.why} ({self._shown(data)})"
-            self._spoil(self._broken_quiet_s())
-            if self._request is not None:
-                self._miss("broken", f"{self.where}: a broken answer: {taken.why} ({self._shown(data)})")
-            else:
-                self._count("foreign")
-                self._unasked(len(data))
+            self._noise(taken, data)
             return
         self._count("broken")
         seen = f"{self.where}: what came is no Modbus TCP ({self._shown(data)})"

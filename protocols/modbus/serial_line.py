@@ -140,13 +140,7 @@ class SerialLine(Line):
         return take_rtu(data, self._request)
 
     def _garbage(self, taken: Taken, data: bytes) -> None:
-        self.foreign = f"{taken.why} ({self._shown(data)})"
-        self._spoil(self._broken_quiet_s())
-        if self._request is not None:
-            self._miss("broken", f"{self.where}: a broken answer: {taken.why} ({self._shown(data)})")
-        else:
-            self._count("foreign")
-            self._unasked(len(data))
+        self._noise(taken, data)
 
     def _spoil(self, quiet_s: float) -> None:
         self._quiet_s = max(self._quiet_s, quiet_s, LEAST_QUIET_S)

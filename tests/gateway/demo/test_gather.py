@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from gateway.counters import Counters
 from gateway.demo import gather
 from gateway.demo.view import Account
 from gateway.journal import Ledger, ReaderLane
 from gateway.latest import Latest
 from gateway.links import Status
-from gateway.telemetry.counters import Counters
 from protocols.model import Batch, Device, Kind, Quality, ScanStats, Tag
 
 

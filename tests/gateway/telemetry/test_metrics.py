@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config.model import JournalOptions
+from gateway.counters import Counters
 from gateway.journal import Journal
 from gateway.links import State, Status
 from gateway.telemetry import metrics
-from gateway.telemetry.counters import Counters
 from protocols.clock import SystemClock
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 from tests.builders import batch, floats

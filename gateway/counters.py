@@ -1,6 +1,6 @@
 """The five things that every component counts: in, out, errors by reason, dropped by reason, age of the oldest.
 
-Plain integers, raised where the work is done and read by ``metrics.py`` when somebody asks: counting costs nothing on
+Plain integers, raised where the work is done and read by ``telemetry/metrics.py`` when somebody asks: counting costs nothing on
 the hot path and needs no library there.
 """
 
