@@ -659,8 +659,8 @@ class Chain:
             for row, each in sorted(salvage.whole(finds.rows).items())
             if segment.facts.first <= row >> PART_BITS <= (limit if limit is not None else row >> PART_BITS)
         }
-        rows = self._readable(rows, finds)
         last = max(limit or 0, max((row >> PART_BITS for row in rows), default=segment.facts.first - 1))
+        rows = self._readable(rows, finds)
         if limit is None:
             self._count_behind(segment, finds, last)
         self._count_absent(segment, rows, last, finds.spoilt())
@@ -684,6 +684,9 @@ class Chain:
             if kind == FrameKind.DEFINITION and number not in self._definitions:
                 with contextlib.suppress(Unreadable):
                     self._definitions[number] = codec.undefine(number, body)
+        if {codec.definition_of(each) for each in rows.values()} - self._definitions.keys():
+            for other in self.segments():
+                self._learn(other)
         return {row: each for row, each in rows.items() if codec.definition_of(each) in self._definitions}
 
     def _count_absent(self, segment: Segment, rows: dict[int, bytes], last: int, damaged: set[int]) -> None:

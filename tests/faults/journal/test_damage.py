@@ -91,6 +91,19 @@ async def test_zero_filled_pages_are_counted(victims: Victims, dice: random.Rand
             assert stored(found) + lost(found) == RECORDS + EVENTS, (target.name, at)
 
 
+async def test_whichever_page_of_the_newest_segment_is_zero_every_record_is_accounted_for(victims: Victims, tmp_path: Path) -> None:
+    """Also the page with the definitions and the state: other segments know the device."""
+    newest = max((victims.closed / "telemetry").glob("*.seg"))
+    for at in range(0, newest.stat().st_size, PAGE):
+        folder = copied(victims.closed, tmp_path / "case")
+        with (folder / "telemetry" / newest.name).open("r+b") as file:
+            file.seek(at)
+            file.write(bytes(PAGE))
+        found = await inspect(folder)
+        assert found.wrong == 0
+        assert stored(found) + lost(found) == RECORDS + EVENTS, at
+
+
 async def test_deleted_side_files_do_not_stop_the_journal(victims: Victims, tmp_path: Path) -> None:
     """After a clean stop nothing is in them; after a kill what was in them is gone, the rest is there."""
     folder = copied(victims.closed, tmp_path / "closed-case")
