@@ -12,7 +12,7 @@ from gateway.config.check import client_id, is_loopback
 from gateway.config.drivers import Drivers
 from gateway.config.model import Site
 
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 HEAD = "holdfast: 1\ngateway: {group: g, name: n}\n"
 TAG = "{name: t, at: 'coil:1', kind: bool}"
 
@@ -29,7 +29,7 @@ def found(text: str, drivers: Drivers) -> list[tuple[str, str, str]]:
 
 
 def test_the_documents_example_has_no_problem(drivers: Drivers) -> None:
-    site, _ = load(ISSUE, drivers=drivers)
+    site, _ = load(PLANT, drivers=drivers)
     assert site is not None
     assert check(site, drivers=drivers) == []
 
@@ -164,7 +164,7 @@ def test_deadbands_turn_the_budget_error_into_a_warning(drivers: Drivers) -> Non
 
 
 def test_check_does_not_look_at_files(tmp_path: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    site, _ = load(ISSUE, drivers=drivers)
+    site, _ = load(PLANT, drivers=drivers)
     assert site is not None
     opened: list[object] = []
     monkeypatch.setattr(os, "stat", lambda *args, **_: opened.append(args))

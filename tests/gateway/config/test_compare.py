@@ -9,11 +9,11 @@ import msgspec
 from gateway.config import Change, Parts, Site, compare, load
 from gateway.config.drivers import Drivers
 
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 
 
 def site_of(drivers: Drivers, right: str = "", wrong: str = "") -> Site:
-    text = ISSUE.read_text()
+    text = PLANT.read_text()
     assert right in text
     site, problems = load((text.replace(right, wrong) if right else text).encode(), drivers=drivers)
     assert not problems

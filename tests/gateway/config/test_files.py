@@ -9,7 +9,7 @@ from gateway.config import Site, check_files, load
 from gateway.config.drivers import Drivers
 from protocols.contract import Problem
 
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 HEAD = "holdfast: 1\ngateway: {group: g, name: n}\n"
 
 
@@ -21,9 +21,9 @@ def site_of(text: str, drivers: Drivers) -> Site:
 
 
 def test_the_documents_example_names_files_that_are_not_here(drivers: Drivers) -> None:
-    site, _ = load(ISSUE, drivers=drivers)
+    site, _ = load(PLANT, drivers=drivers)
     assert site is not None
-    missing = [one.path for one in check_files(site, ISSUE.parent) if one.severity == "error"]
+    missing = [one.path for one in check_files(site, PLANT.parent) if one.severity == "error"]
     assert missing == ["uplinks[0].tls.ca_file", "uplinks[0].tls.cert_file", "uplinks[0].tls.key_file"]
 
 

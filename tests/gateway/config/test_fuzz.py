@@ -15,7 +15,7 @@ from gateway.config import check, load, locate, sample
 from gateway.config.document import parse, parse_yaml, resolve, show, steps
 from gateway.config.drivers import Drivers
 
-ISSUE = Path(__file__).with_name("issue.yaml").read_bytes()
+PLANT = Path(__file__).with_name("plant.yaml").read_bytes()
 ROUNDS = 1500
 PIECES = [
     *(bytes([one]) for one in b"\n \t{}[]'\"#|>%\x00\xff"),
@@ -44,7 +44,7 @@ def survives(raw: bytes, drivers: Drivers) -> None:
 
 def test_mutated_bytes(drivers: Drivers) -> None:
     dice = random.Random(20261121)
-    bases = [ISSUE, sample(drivers=drivers).encode()]
+    bases = [PLANT, sample(drivers=drivers).encode()]
     for _ in range(ROUNDS):
         raw = bytearray(dice.choice(bases))
         for _ in range(dice.randint(1, 4)):
@@ -54,8 +54,8 @@ def test_mutated_bytes(drivers: Drivers) -> None:
 
 
 def test_documents_cut_at_every_place(drivers: Drivers) -> None:
-    for end in range(0, len(ISSUE), 7):
-        survives(ISSUE[:end], drivers)
+    for end in range(0, len(PLANT), 7):
+        survives(PLANT[:end], drivers)
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -65,7 +65,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
 
 def test_mutated_values(drivers: Drivers) -> None:
     dice = random.Random(7)
-    document, _ = parse(ISSUE)
+    document, _ = parse(PLANT)
     assert document is not None
     for _ in range(ROUNDS):
         whole = copy.deepcopy(document.value)
@@ -83,7 +83,7 @@ def test_mutated_values(drivers: Drivers) -> None:
 
 def test_any_value_in_place_of_any_value(drivers: Drivers) -> None:
     """Every place with every junk: the loader and the walk agree that something is wrong, or nothing is."""
-    document, _ = parse(ISSUE)
+    document, _ = parse(PLANT)
     assert document is not None
     for place in places(document.value)[1:]:
         for junk in JUNK[:: 1 if len(place) < 4 else 3]:

@@ -16,7 +16,7 @@ from gateway.config.drivers import Broken, Drivers, Installed
 from gateway.config.model import PlainMqttUplink, Site, SparkplugUplink
 from protocols.contract import Problem
 
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 HEAD = "holdfast: 1\ngateway: {group: g, name: n}\n"
 
 
@@ -34,7 +34,7 @@ def one_problem(text: str, drivers: Drivers) -> Located:
 
 
 def test_the_documents_example_loads(drivers: Drivers) -> None:
-    site, problems = load(ISSUE, drivers=drivers)
+    site, problems = load(PLANT, drivers=drivers)
     assert problems == []
     assert site is not None
     assert site.gateway.name == "gw-01"
@@ -44,7 +44,7 @@ def test_the_documents_example_loads(drivers: Drivers) -> None:
 
 
 def test_json_is_a_document_too(drivers: Drivers) -> None:
-    site, _ = load(ISSUE, drivers=drivers)
+    site, _ = load(PLANT, drivers=drivers)
     again, problems = load(msgspec.json.encode(site), drivers=drivers)
     assert problems == []
     assert again == site
@@ -52,7 +52,7 @@ def test_json_is_a_document_too(drivers: Drivers) -> None:
 
 def test_all_problems_come_at_once_in_the_order_of_the_lines(drivers: Drivers) -> None:
     text = (
-        ISSUE.read_text()
+        PLANT.read_text()
         .replace("max_age_s: 2592000", "max_age: 30d")
         .replace("port: 502", "port: '502'")
         .replace("kind: bool", "kind: boolean")
@@ -211,7 +211,7 @@ def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path, drivers: Drivers)
 
 
 def test_problems_found_later_get_their_line(drivers: Drivers) -> None:
-    (problem,) = locate([Problem("connections[0].devices[0].tags[2].kind", "x")], ISSUE)
+    (problem,) = locate([Problem("connections[0].devices[0].tags[2].kind", "x")], PLANT)
     assert isinstance(problem, Located)
     assert problem.line == 17
 
@@ -314,7 +314,7 @@ def test_what_only_msgspec_refuses_is_said_too(drivers: Drivers) -> None:
 
 
 def test_the_site_is_frozen(drivers: Drivers) -> None:
-    site, _ = load(ISSUE, drivers=drivers)
+    site, _ = load(PLANT, drivers=drivers)
     assert isinstance(site, Site)
     with pytest.raises(AttributeError):
         site.holdfast = 1  # type: ignore[misc]  # the point of the test

@@ -19,7 +19,7 @@ from gateway.config.options import options_of
 from gateway.config.schema import all_shapes, schema
 
 ROOT = Path(__file__).parents[3]
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 
 
 def test_the_committed_pages_are_up_to_date() -> None:
@@ -36,11 +36,11 @@ def test_the_reference_page_has_a_row_for_every_key_of_every_struct() -> None:
 
 
 def test_the_documents_example_is_right_for_our_own_drivers() -> None:
-    site, problems = load(ISSUE, drivers=own())
+    site, problems = load(PLANT, drivers=own())
     assert problems == []
     assert site is not None
     assert [one for one in check(site, drivers=own()) if one.severity == "error"] == []
-    document, _ = parse_yaml(ISSUE.read_bytes())
+    document, _ = parse_yaml(PLANT.read_bytes())
     assert document is not None
     assert list(jsonschema.Draft202012Validator(schema(drivers=own())).iter_errors(document.value)) == []
 

@@ -16,7 +16,7 @@ from gateway.config.model import Site
 from gateway.config.options import options_of
 from gateway.config.schema import all_shapes
 
-ISSUE = Path(__file__).with_name("issue.yaml")
+PLANT = Path(__file__).with_name("plant.yaml")
 
 
 def value_of(text: str) -> Any:  # Any: a document's plain values
@@ -34,7 +34,7 @@ def validator(drivers: Drivers) -> jsonschema.Draft202012Validator:
 
 
 def test_the_documents_example_and_the_sample_are_valid(validator: jsonschema.Draft202012Validator, drivers: Drivers) -> None:
-    for text in (ISSUE.read_text(), sample(drivers=drivers)):
+    for text in (PLANT.read_text(), sample(drivers=drivers)):
         assert list(validator.iter_errors(value_of(text))) == []
 
 
@@ -58,7 +58,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("right", "wrong"), WRONG)
 def test_schema_and_loader_refuse_the_same(right: str, wrong: str, validator: jsonschema.Draft202012Validator, drivers: Drivers) -> None:
-    text = ISSUE.read_text()
+    text = PLANT.read_text()
     assert right in text
     text = text.replace(right, wrong)
     assert not validator.is_valid(value_of(text))
