@@ -251,11 +251,9 @@ async def _answers(options: model.JournalOptions, base: Path, question: question
 
 def _loaded(site: Path) -> model.Site:
     """The document in ``site`` if nothing in it is wrong; otherwise says what is and exits."""
-    document, problems = config.load(site)
-    if document is not None:
-        problems = config.locate([*problems, *config.check(document)], site)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if document is None or errors:
+    document, problems = config.judge(site)
+    if document is None:
+        errors = [problem for problem in problems if problem.severity == "error"]
         _show(errors)
         _fail(f"{site}: {len(errors)} errors; nothing was started", WRONG)
     return document

@@ -59,13 +59,11 @@ async def _reload(appliance: Appliance, old: model.Site, path: Path) -> model.Si
 
 
 async def _applied(appliance: Appliance, old: model.Site, path: Path) -> model.Site:
-    site, problems = await asyncio.to_thread(config.load, path)
-    if site is not None:
-        problems = [*problems, *config.check(site)]
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if site is None or errors:
-        for problem in errors:
-            log.error("reload_refused", path=problem.path, problem=problem.message, advice=problem.advice)
+    site, problems = await asyncio.to_thread(config.judge, path)  # a large document takes half a second: scans go on
+    if site is None:
+        for problem in problems:
+            if problem.severity == "error":
+                log.error("reload_refused", path=problem.path, problem=problem.message, advice=problem.advice)
         return old
     for part in ("journal", "telemetry"):
         if getattr(site, part) != getattr(old, part):

@@ -15,6 +15,7 @@ import click
 from prometheus_client.core import Metric
 
 from gateway.cli import main as holdfast
+from gateway.config.__main__ import differing, write
 from gateway.config.__main__ import pages as configuration_pages
 from gateway.journal import Ledger
 from gateway.links import Status
@@ -65,19 +66,12 @@ def pages() -> dict[str, str]:
     return {**configuration_pages(), "commands.md": commands(), "metrics.md": metric_table()}
 
 
-def stale(folder: Path) -> list[str]:
-    """Names of the pages that are not in ``folder`` as the code gives them."""
-    return [name for name, text in pages().items() if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text]
-
-
 def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
-        old = stale(FOLDER)
+        old = differing(FOLDER, pages())
         sys.stderr.writelines(f"docs/reference/{name} is not what the code gives: run make docs and commit it\n" for name in old)
         return 1 if old else 0
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (FOLDER / name).write_text(text, "utf-8")
+    write(FOLDER, pages())
     return 0
 
 

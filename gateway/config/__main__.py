@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.config.drivers import own
@@ -25,9 +26,16 @@ def pages() -> dict[str, str]:
     }
 
 
-def differing(folder: Path) -> list[str]:
+def write(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Put the pages into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in wanted.items():
+        (folder / name).write_text(text, "utf-8")
+
+
+def differing(folder: Path, wanted: Mapping[str, str]) -> list[str]:
     """Names of the pages that are not in ``folder`` as they should be."""
-    return [name for name, text in pages().items() if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text]
+    return [name for name, text in wanted.items() if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text]
 
 
 def main(arguments: list[str]) -> int:
@@ -38,12 +46,10 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(folders[0])
     if "--check" in arguments:
-        stale = differing(folder)
+        stale = differing(folder, pages())
         sys.stderr.writelines(f"{folder / name} is not what the Structs give: run make docs and commit it\n" for name in stale)
         return 1 if stale else 0
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (folder / name).write_text(text, "utf-8")
+    write(folder, pages())
     return 0
 
 

@@ -133,6 +133,14 @@ def locate(problems: list[Problem], source: FilePath | str | bytes) -> list[Prob
     return [*problems] if document is None else [_located(problem, document) for problem in problems]
 
 
+def judge(source: FilePath | str | bytes) -> tuple[Site | None, list[Problem]]:
+    """``source`` loaded and checked: a Site that may be run, or None and at least one error; all problems with their lines."""
+    site, problems = load(source)
+    if site is not None:
+        problems = locate([*problems, *check(site)], source)
+    return (None if any(problem.severity == "error" for problem in problems) else site), problems
+
+
 def resolve(path: str, base: FilePath) -> FilePath:
     """A path written in a site document, as a path on this machine. ``base`` is the document's folder."""
     return base / FilePath(path)

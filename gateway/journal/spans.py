@@ -63,10 +63,6 @@ class Account:
         """How many records before ``until`` are not settled."""
         return max(until - self.low, 0) - sum(min(b + 1, until) - a for a, b, _ in self.spans if a < until)
 
-    def oldest_pending(self, until: int) -> int | None:
-        """The first seq that is not settled, or None when all before ``until`` are."""
-        return self.low if self.low < until else None
-
     def _unsettled(self, first: int, last: int) -> list[Span]:
         found: list[Span] = []
         for a, b, _ in self.spans[max(bisect_right(self.spans, (first, first, "")) - 1, 0) :]:

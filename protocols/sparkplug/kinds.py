@@ -51,7 +51,6 @@ DATATYPE_OF: Final[dict[Kind, Datatype]] = {
     Kind.STRING: Datatype.STRING,
     Kind.BYTES: Datatype.BYTES,
 }
-KIND_OF: Final[dict[int, Kind]] = {int(datatype): kind for kind, datatype in DATATYPE_OF.items()}
 
 
 class Field(IntEnum):
