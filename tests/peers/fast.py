@@ -10,6 +10,8 @@ from tests.peers.program import Program
 
 STAMP: Final = 65000
 """Four registers from here on are the time of the answer: UTC nanoseconds as one uint64."""
+ROUND: Final = 65004
+"""Four registers from here on are the number of the round, as one uint64: 1 for the first scan, and no number twice."""
 
 
 class FastModbus(Program):
@@ -29,6 +31,10 @@ class FastModbus(Program):
 
     async def connections(self) -> int:
         return int((await self.ask("stats"))[1])
+
+    async def rounds(self) -> list[int]:
+        """The last round of unit 1 on each port: how many scans were begun there."""
+        return [int(word) for word in await self.ask("rounds")]
 
 
 def counter(pair: int, scan: int) -> float:

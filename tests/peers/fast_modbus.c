@@ -8,11 +8,12 @@
  *                                                                        wave:     100 * sin(2 pi ((r + 16 p) mod 1024) / 1024)
  *   bit at address a:                                                               (a + r) mod 2
  *   registers 65000 to 65003:     the time of the answer, UTC, nanoseconds since 1970, as one uint64, high word first
+ *   registers 65004 to 65007:     r itself, as one uint64, high word first
  *
  *   fast_modbus PORTS FIRST_PORT counter|wave
  *
- * FIRST_PORT 0 picks free ports. It says "ready PORT PORT ..." and, for each line on standard input, "ok REQUESTS
- * CONNECTIONS". It ends when standard input ends.
+ * FIRST_PORT 0 picks free ports. It says "ready PORT PORT ..."; a line "stats" on standard input is answered by "ok REQUESTS
+ * CONNECTIONS", a line "rounds" by "ok R R ...", the last round of unit 1 on each port. It ends when standard input ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -68,13 +69,13 @@ static void fill_registers(uint8_t *out, uint32_t address, uint32_t count, uint3
     }
 }
 
-static void fill_stamp(uint8_t *out, uint32_t address, uint32_t count) {
+static void fill_stamp(uint8_t *out, uint32_t address, uint32_t count, uint32_t round) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + now.tv_nsec;
+    uint64_t told[2] = {(uint64_t)now.tv_sec * 1000000000u + now.tv_nsec, round};
     for (uint32_t i = 0; i < count; i++) {
         uint32_t word = address + i - STAMP;
-        uint16_t value = word < 4 ? htons(ns >> (48 - 16 * word) & 0xFFFF) : 0;
+        uint16_t value = word < 8 ? htons(told[word / 4] >> (48 - 16 * (word % 4)) & 0xFFFF) : 0;
         memcpy(out + 2 * i, &value, 2);
     }
 }
@@ -92,12 +93,15 @@ static unsigned answer(int port, const uint8_t *request, uint8_t *out) { /* the 
         body = 1;
     } else {
         unit_t *unit = &units[port][unit_id];
-        if (here <= unit->at) unit->round++;
+        if (!unit->at || here <= unit->at) unit->round++;
         unit->at = here;
         out[8] = function <= 2 ? (count + 7) / 8 : count * 2;
         if (function <= 2) memset(out + 9, (address + unit->round) % 2 ? 0x55 : 0xAA, out[8]);
-        else if (address >= STAMP) fill_stamp(out + 9, address, count);
-        else fill_registers(out + 9, address, count, unit->round);
+        else {
+            uint32_t before = address < STAMP ? STAMP - address < count ? STAMP - address : count : 0;
+            fill_registers(out + 9, address, before, unit->round);
+            fill_stamp(out + 9 + 2 * before, address + before, count - before, unit->round);
+        }
         body = 1 + out[8];
     }
     out[4] = (body + 2) >> 8;
@@ -153,10 +157,15 @@ static void open_port(int index, int port) {
     printf(" %d", ntohs(at.sin_port));
 }
 
-static void tell(void) {
+static void tell(int ports) {
     char line[256];
     if (read(0, line, sizeof line) <= 0) exit(0);
-    printf("ok %llu %d\n", requests, connections);
+    printf("ok");
+    if (line[0] == 'r')
+        for (int port = 0; port < ports; port++) printf(" %u", units[port][1].round);
+    else
+        printf(" %llu %d", requests, connections);
+    puts("");
     fflush(stdout);
 }
 
@@ -183,7 +192,7 @@ int main(int argc, char **argv) {
         int n = epoll_wait(poller, events, 256, -1);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            if (fd == 0) tell();
+            if (fd == 0) tell(ports);
             else if (listeners[fd]) welcome(fd);
             else if (clients[fd]) serve(fd);
         }

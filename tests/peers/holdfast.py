@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,17 @@ def until(what: str, true: Callable[[], bool], deadline_s: float = DEADLINE_S) -
 class Holdfast:
     """``holdfast run`` on a site document of its own folder. Logs of all lives go to ``folder/log``."""
 
-    def __init__(self, folder: Path, site: dict[str, Any]) -> None:  # Any: JSON
+    def __init__(
+        self,
+        folder: Path,
+        site: dict[str, Any],  # Any: JSON
+        *,
+        prefix: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """``prefix`` is put before the gateway's command and must become it (exec): a tool that harms it from outside."""
+        self._prefix = prefix
+        self._environment = {**os.environ, **(environment or {})}
         self.folder = folder
         self.site_file = folder / "site.yaml"
         self.log_file = folder / "log"
@@ -49,9 +59,10 @@ class Holdfast:
         """Start it and wait until it says that it runs."""
         before = self.events("running")
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "gateway", "run", str(self.site_file)], stdout=log, stderr=log)
-        until(f"the gateway runs (see {self.log_file}:\n{self._end_of_log()})", lambda: self.events("running") > before or self._gone())
-        assert not self._gone(), f"the gateway ended at start:\n{self._end_of_log()}"
+            command = [*self._prefix, sys.executable, "-m", "gateway", "run", str(self.site_file)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        until(f"the gateway runs (see {self.log_file}:\n{self.end_of_log()})", lambda: self.events("running") > before or self._gone())
+        assert not self._gone(), f"the gateway ended at start:\n{self.end_of_log()}"
 
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
@@ -101,13 +112,17 @@ class Holdfast:
         self._process = None
         return code
 
-    def _end_of_log(self) -> str:
+    def end_of_log(self) -> str:
         return "\n".join(self.log_file.read_text().splitlines()[-30:]) if self.log_file.exists() else "(no log)"
+
+    def end(self) -> None:
+        """Whatever it does, it ends now; twice is fine."""
+        if self._process is not None and not self._gone():
+            self.kill()
 
     def __enter__(self) -> Holdfast:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and not self._gone():
-            self.kill()
+        self.end()

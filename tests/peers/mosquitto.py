@@ -58,6 +58,8 @@ class Mosquitto:
     client_certificates: bool = False
     """With ``pki``: clients must show a certificate of the same authority."""
     tls_version: str = "tlsv1.3"
+    quiet: bool = False
+    """Log errors alone: for broad streams."""
     host: str = "127.0.0.1"
     port: int = 0
     _process: subprocess.Popen[bytes] | None = None
@@ -79,7 +81,9 @@ class Mosquitto:
         self.port = self.port or free_port()
         settings = self._write_settings()
         with (self.folder / "mosquitto.log").open("ab") as output:
-            self._process = subprocess.Popen([binary, "-v", "-c", str(settings)], stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                [binary, *(() if self.quiet else ("-v",)), "-c", str(settings)], stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            )
         self._wait_until_it_answers()
 
     def stop(self) -> None:
@@ -111,7 +115,8 @@ class Mosquitto:
             self._process = None
 
     def _write_settings(self) -> Path:
-        lines = [f"listener {self.port} {self.host}", "log_type all", "log_dest stderr", "connection_messages true"]
+        told = "error" if self.quiet else "all"
+        lines = [f"listener {self.port} {self.host}", f"log_type {told}", "log_dest stderr", "connection_messages true"]
         if os.geteuid() == 0:
             lines.append("user root")  # else it becomes the user mosquitto, who may not read a test's folder
         lines += self._tls_lines() + self._access_lines()

@@ -1,0 +1,194 @@
+"""A whole plant for fault tests: a field in C, a mosquitto, a proxy before it, the gateway as a process, a cloud, the oracle.
+
+``async with rig(tmp_path) as plant`` starts all of it. A test does its harm, then :meth:`Rig.finish` lets everything drain
+and has the oracle judge. Ten devices of twelve tags, ten scans a second: 1,200 values and 100 records a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.control import ask
+from gateway.questions import Stat
+from tests.faults.oracle import ROUND as ROUND_TAG
+from tests.faults.oracle import TAGS_AT, Oracle, Verdict
+from tests.peers.cloud import Cloud
+from tests.peers.fast import ROUND, STAMP, FastModbus
+from tests.peers.holdfast import Holdfast
+from tests.peers.mosquitto import Mosquitto
+from tests.peers.proxy import Proxy
+
+GROUP, GATEWAY, UPLINK = "plant", "gw", "cloud"
+DEADLINE_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rig is made of, and what is changed in its site document."""
+
+    devices: int = 10
+    tags: int = 11
+    scan_s: float = 0.1
+    journal: Path | None = None
+    """The journal's folder; None is beside the site document."""
+    commit_window_ms: int = 20
+    acknowledge: str = "consumer"
+    prefix: Sequence[str] = ()
+    """Words before the gateway's command: the tool that harms it."""
+    environment: dict[str, str] | None = None
+    change: Callable[[dict[str, Any]], None] | None = None  # Any: JSON
+    """Changes the site document in place."""
+
+
+class Rig:
+    """Everything that runs. Parts are public: a test stops, cuts and freezes them as it likes."""
+
+    def __init__(self, plan: Plan, folder: Path, field: FastModbus, broker: Mosquitto, proxy: Proxy, cloud: Cloud, oracle: Oracle) -> None:
+        self.plan, self.field, self.broker, self.proxy, self.cloud, self.oracle = plan, field, broker, proxy, cloud, oracle
+        self.lives = 0
+        """How many gateway processes there were."""
+        self.journal = plan.journal or folder / "gateway" / "journal"
+        self.gateway = Holdfast(folder / "gateway", self.site(), prefix=plan.prefix, environment=plan.environment)
+
+    @property
+    def names(self) -> list[str]:
+        return [f"device-{at}" for at in range(self.plan.devices)]
+
+    @property
+    def records_per_s(self) -> float:
+        return self.plan.devices / self.plan.scan_s
+
+    def site(self) -> dict[str, Any]:  # Any: JSON
+        """The site document. Scan numbers and values are of one column, so one scan of a device is one record."""
+        plan = self.plan
+        pairs = range(STAMP // 2 - plan.tags, STAMP // 2)  # beside the number of the scan: one request brings all
+        tags = [{"name": f"{TAGS_AT}{pair}", "at": f"holding:{2 * pair}", "kind": "uint32"} for pair in pairs]
+        tags.append({"name": ROUND_TAG, "at": f"holding:{ROUND}", "kind": "uint64"})
+        document: dict[str, Any] = {  # Any: JSON
+            "holdfast": 1,
+            "gateway": {"group": GROUP, "name": GATEWAY},
+            "journal": {"path": str(self.journal), "commit_window_ms": plan.commit_window_ms},
+            "connections": [
+                {
+                    "name": f"line-{at}",
+                    "type": "modbus-tcp",
+                    "host": "127.0.0.1",
+                    "port": port,
+                    "devices": [{"name": name, "unit_id": 1, "scan_s": plan.scan_s, "tags": tags}],
+                }
+                for at, (name, port) in enumerate(zip(self.names, self.field.ports, strict=True))
+            ],
+            "uplinks": [
+                {
+                    "name": UPLINK,
+                    "type": "sparkplug",
+                    "host": "127.0.0.1",
+                    "port": self.proxy.port,
+                    "acknowledge": plan.acknowledge,
+                    "acknowledge_timeout_s": 2.0,
+                    "keepalive_s": 5,
+                    "timeout_s": 3.0,
+                }
+            ],
+            "outage_budget_s": 0,
+        }
+        if plan.change is not None:
+            plan.change(document)
+        return document
+
+    async def start(self) -> None:
+        """The gateway; returns when it says that it runs."""
+        self.lives += 1
+        await asyncio.to_thread(self.gateway.start)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self.gateway.kill)
+
+    async def ledger(self) -> dict[str, Any]:  # Any: JSON
+        """The uplink's telemetry account, asked of the running gateway."""
+        account: dict[str, Any] = (await self.stat())["readers"][UPLINK]["telemetry"]  # Any: JSON
+        return account
+
+    async def stat(self) -> dict[str, Any]:  # Any: JSON
+        """The whole ledger."""
+        async for line in ask(self.journal, Stat()):
+            return line
+        raise AssertionError("the gateway answered nothing")
+
+    async def arrive(self, records: int, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until ``records`` more different records have come to the cloud."""
+        wanted = self.oracle.records + records
+        await self.until(f"{records} more records come", lambda: self.oracle.records >= wanted, deadline_s)
+
+    async def wait_pending(self, records: float, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until so many records wait for the uplink."""
+        end = time.monotonic() + deadline_s
+        while (await self.ledger())["pending"] < records:
+            assert time.monotonic() < end, f"not within {deadline_s:g} s: {records:g} records are pending; {await self.ledger()}"
+            await asyncio.sleep(0.05)
+
+    async def until(self, what: str, true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+        end = time.monotonic() + deadline_s
+        while not true():
+            assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}; {self.state()}"
+            await asyncio.sleep(0.02)
+
+    def state(self) -> str:
+        """A few words for whoever reads a failure."""
+        return (
+            f"{self.oracle.records} records came, {self.oracle.duplicates} twice, cloud connected {self.cloud.connected} times, "
+            f"could not understand {self.cloud.malformed[:3]}, gateway's life {self.lives}, its log ends:\n{self.gateway.end_of_log()}"
+        )
+
+    async def drained(self, deadline_s: float = 60.0) -> dict[str, Any]:  # Any: JSON
+        """Stop scanning, wait until nothing is pending; the ledger then."""
+        document = self.site()
+        self.gateway.write({**document, "connections": []})
+        await asyncio.to_thread(self.gateway.reload)
+        end = time.monotonic() + deadline_s
+        while True:
+            ledger = await self.ledger()
+            if ledger["pending"] == 0:
+                return ledger
+            assert time.monotonic() < end, f"not drained within {deadline_s:g} s: {ledger}; {self.state()}"
+            await asyncio.sleep(0.05)
+
+    async def finish(self, *, most_in_flight: int = 0, quarantined: int = 0, deadline_s: float = 60.0) -> Verdict:
+        """Drain, stop the gateway properly, and judge."""
+        ledger = await self.drained(deadline_s)
+        assert await asyncio.to_thread(self.gateway.stop) == 0, self.state()
+        assert not self.cloud.malformed, self.cloud.malformed[:5]
+        answered = dict(zip(self.names, await self.field.rounds(), strict=True))
+        return self.oracle.judge(answered, ledger, lives=self.lives, most_in_flight=most_in_flight, quarantined=quarantined)
+
+
+@asynccontextmanager
+async def rig(folder: Path, plan: Plan | None = None) -> AsyncIterator[Rig]:
+    """All parts running, the gateway too."""
+    plan = plan or Plan()
+    oracle = Oracle()
+    with Mosquitto(folder / "broker", quiet=True) as broker:
+        async with FastModbus(ports=plan.devices) as field, Proxy("127.0.0.1", broker.port) as proxy:
+            with Cloud(GROUP, GATEWAY, broker.port, oracle, acknowledge=plan.acknowledge == "consumer") as cloud:
+                plant = Rig(plan, folder, field, broker, proxy, cloud, oracle)
+                await plant.until("the cloud is connected", lambda: cloud.connected > 0)
+                try:
+                    await plant.start()
+                    yield plant
+                finally:
+                    plant.gateway.end()
+
+
+def dice(test: str) -> random.Random:
+    """Chance that can be repeated: the seed is printed, and taken from HOLDFAST_SEED where that is set."""
+    seed = int(os.environ.get("HOLDFAST_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"{test}: HOLDFAST_SEED={seed}")  # noqa: T201 - who repeats a failure needs it
+    return random.Random(seed)
