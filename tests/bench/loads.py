@@ -7,13 +7,13 @@ the field answered: it shows how long a value takes from the device to a subscri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from tests.peers.fast import STAMP
 
-GROUP, GATEWAY, STAMP_DEVICE = "bench", "gw", "stamp"
+GROUP, GATEWAY, UPLINK, STAMP_DEVICE = "bench", "gw", "cloud", "stamp"
 STAMP_SCAN_S: Final = 0.1
 FULL_SPEED_S: Final = 0.01
 """The shortest period that can be configured: more than any machine can do with many devices."""
@@ -45,6 +45,22 @@ class Load:
     def is_paced(self) -> bool:
         return self.scan_s > FULL_SPEED_S
 
+    def quick(self) -> Load:
+        return replace(self, seconds=min(self.seconds, 5.0), warm_s=min(self.warm_s, 2.0))
+
+
+SMALL: Final = Load("10 x 100, 1 s", 10, 1.0)
+USUAL: Final = Load("100 x 100, 1 s", 100, 1.0)
+PACED: Final = (SMALL, Load("10 x 100, 100 ms", 10, 0.1), USUAL, Load("500 x 30, 1 s", 500, 1.0, tags=30))
+FULL: Final = Load("100 x 100, full speed", 100, FULL_SPEED_S, seconds=15.0)
+UNIT_IDS: Final = (
+    Load("100 unit ids x 100, 1 s", 100, 1.0, "unit-ids"),
+    Load("100 unit ids x 100, full speed", 100, FULL_SPEED_S, "unit-ids", seconds=10.0),
+)
+LINEAR: Final = (SMALL, USUAL, Load("500 x 100, 1 s", 500, 1.0))
+PLANT: Final = Load("10 x 20, 5 s", 10, 5.0, tags=20)
+"""A small plant: three days of it are half a million records."""
+
 
 def connections(load: Load, ports: Sequence[int]) -> list[dict[str, Any]]:  # Any: JSON
     """The ``connections`` of a site for ``load`` over ``ports``; the stamp device comes last, on a connection of its own."""
@@ -73,5 +89,5 @@ def site(load: Load, ports: Sequence[int], broker_port: int, metrics_port: int, 
         "telemetry": {"metrics_port": metrics_port},
         "outage_budget_s": 0,
         "connections": connections(load, ports),
-        "uplinks": [{"name": "cloud", "type": "sparkplug", "host": "127.0.0.1", "port": broker_port}],
+        "uplinks": [{"name": UPLINK, "type": "sparkplug", "host": "127.0.0.1", "port": broker_port}],
     }

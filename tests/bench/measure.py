@@ -10,13 +10,17 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from tests.bench.stacks import ThreadCpu
+
 ROOT: Final = Path(__file__).parents[2]
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 PACKAGES: Final = ("pymodbus", "aiomqtt", "paho-mqtt", "apsw", "numpy", "uvloop", "msgspec")
 
 
@@ -24,6 +28,16 @@ def cpu_s(pid: int) -> float:
     """CPU seconds of all threads that live in ``pid``."""
     tasks = Path(f"/proc/{pid}/task")
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+
+
+def thread_cpu(pid: int) -> dict[int, ThreadCpu]:
+    """The account of each thread that lives in ``pid``, by its number; how it is split into user and kernel time is by the tick."""
+    found: dict[int, ThreadCpu] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, _, fields = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+        user, kernel = (int(ticks) / TICKS for ticks in fields.split()[11:13])
+        found[int(task.name)] = ThreadCpu(name, user, kernel)
+    return found
 
 
 def peak_bytes(pid: int) -> int:
@@ -48,6 +62,34 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How busy the whole machine has been since it started, and how much of that was this bench; CPU seconds."""
+
+    at: float
+    busy_s: float
+    """Of all cores together; what the hypervisor took counts as busy."""
+    own_s: float
+    """Of this process, its children and theirs, as far as they live."""
+
+    @classmethod
+    def now(cls) -> Machine:
+        user, nice, system, _, _, interrupts, soft, steal = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+        busy = (user + nice + system + interrupts + soft + steal) / TICKS
+        return cls(time.monotonic(), busy, sum(cpu_s(pid) for pid in _family(os.getpid())))
+
+    def others_since(self, before: Machine) -> float:
+        """Share of the machine's cores that neither idled nor worked for this bench since ``before``."""
+        taken = self.busy_s - before.busy_s - (self.own_s - before.own_s)
+        return max(0.0, taken / (self.at - before.at) / (os.cpu_count() or 1))
+
+
+def _family(pid: int) -> list[int]:
+    """``pid`` and all its living descendants."""
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [pid, *(descendant for child in children for descendant in _family(child))]
 
 
 def _output(*command: str) -> str:

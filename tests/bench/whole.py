@@ -22,13 +22,14 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.bench.broker import Latency, broker
+from tests.bench.broker import Broker, Latency
 from tests.bench.loads import Load, site
-from tests.bench.measure import Spread, cpu_s, peak_bytes, quantile_bound
+from tests.bench.measure import Machine, Spread, cpu_s, peak_bytes, quantile_bound
 from tests.peers.fast import FastModbus
 from tests.peers.mosquitto import free_port
 
 START_S: Final = 60.0
+LATE: Final = "holdfast_scan_lateness_seconds"
 Metrics = dict[str, float]
 """Sums over all labels by name; histogram buckets by ``name{le}``."""
 
@@ -57,26 +58,71 @@ class Result:
     dropped: int
     field_cpu_s_per_million: float
     requests_per_s: float
+    others_share: float
+    """Of the machine's cores: what programs took that have nothing to do with the bench."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was so far, at one moment."""
+
+    at: float
+    cpu_s: float
+    field_cpu_s: float
+    requests: int
+    metrics: Metrics
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A gateway that delivers, with all that it needs around it."""
+
+    load: Load
+    folder: Path
+    field: FastModbus
+    broker: Broker
+    latency: Latency
+    metrics_port: int
+    pid: int
+
+    async def look(self) -> Moment:
+        requests = await self.field.requests()
+        machine = Machine.now()
+        moment, cpu, field_cpu = time.monotonic(), cpu_s(self.pid), cpu_s(self.field.pid)  # the gateway counts at the scrape's beginning
+        metrics = await asyncio.to_thread(scrape, self.metrics_port)
+        return Moment(moment, cpu, field_cpu, requests, metrics, machine)
 
 
 async def measure(load: Load, folder: Path) -> Result:
     """Run the gateway under ``load``; ``folder`` exists and is its own."""
-    latency = Latency()
-    async with FastModbus(ports=load.ports) as field, broker(folder) as broker_port:
-        listening = asyncio.ensure_future(latency.listen(broker_port))
+    async with running(load, folder) as rig:
+        await asyncio.sleep(load.warm_s)
+        rig.latency.recording = True
+        before = await rig.look()
+        await asyncio.sleep(load.seconds)
+        after = await rig.look()
+        rig.latency.recording = False
+        return _result(load, before, after, peak_bytes(rig.pid), rig.latency)
+
+
+@asynccontextmanager
+async def running(load: Load, folder: Path, *, with_broker: bool = True) -> AsyncIterator[Rig]:
+    """A gateway under ``load`` that has read every device and, where it has a broker, had something confirmed."""
+    latency, broker = Latency(), Broker(folder)
+    async with FastModbus(ports=load.ports) as field, broker.ended():
+        if with_broker:
+            await broker.start()
+        listening = asyncio.ensure_future(latency.listen(broker.port))
         metrics_port = free_port()
         document = folder / "site.yaml"
-        document.write_text(json.dumps(site(load, field.ports, broker_port, metrics_port, folder)))
+        document.write_text(json.dumps(site(load, field.ports, broker.port, metrics_port, folder)))
         try:
+            if with_broker:
+                await latency.connected.wait()
             async with gateway(document, folder) as pid:
-                await _delivers(metrics_port, load)
-                await asyncio.sleep(load.warm_s)
-                latency.recording = True
-                before = await _look(metrics_port, pid, field)
-                await asyncio.sleep(load.seconds)
-                after = await _look(metrics_port, pid, field)
-                latency.recording = False
-                return _result(load, before, after, peak_bytes(pid), latency)
+                await _serves(metrics_port, load, with_broker)
+                yield Rig(load, folder, field, broker, latency, metrics_port, pid)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -99,22 +145,6 @@ async def gateway(document: Path, folder: Path) -> AsyncIterator[int]:
             await process.wait()
 
 
-@dataclass(frozen=True)
-class _Moment:
-    at: float
-    cpu_s: float
-    field_cpu_s: float
-    requests: int
-    metrics: Metrics
-
-
-async def _look(metrics_port: int, pid: int, field: FastModbus) -> _Moment:
-    requests = await field.requests()
-    moment, cpu, field_cpu = time.monotonic(), cpu_s(pid), cpu_s(field.pid)  # the gateway counts at the scrape's beginning
-    metrics = await asyncio.to_thread(scrape, metrics_port)
-    return _Moment(moment, cpu, field_cpu, requests, metrics)
-
-
 def scrape(port: int) -> Metrics:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
@@ -128,22 +158,19 @@ def scrape(port: int) -> Metrics:
     return sums
 
 
-async def _delivers(metrics_port: int, load: Load) -> None:
-    """Wait until every device has been read and the uplink has had something confirmed."""
+async def _serves(metrics_port: int, load: Load, with_broker: bool) -> None:
+    """Wait until every device has been read and, where there is a broker, the uplink has had something confirmed."""
     async with asyncio.timeout(START_S):
         while True:
             with contextlib.suppress(OSError):
                 metrics = await asyncio.to_thread(scrape, metrics_port)
                 arrived = metrics.get("holdfast_link_in_total", 0) >= load.devices * load.tags
-                if arrived and metrics.get("holdfast_uplink_acknowledged_total", 0) > 0:
+                if arrived and (not with_broker or metrics.get("holdfast_uplink_acknowledged_total", 0) > 0):
                     return
             await asyncio.sleep(0.1)
 
 
-LATE: Final = "holdfast_scan_lateness_seconds"
-
-
-def _result(load: Load, before: _Moment, after: _Moment, peak: int, latency: Latency) -> Result:
+def _result(load: Load, before: Moment, after: Moment, peak: int, latency: Latency) -> Result:
     elapsed = after.at - before.at
     grown = {name: value - before.metrics.get(name, 0.0) for name, value in after.metrics.items()}
     values = grown["holdfast_link_in_total"]
@@ -165,4 +192,5 @@ def _result(load: Load, before: _Moment, after: _Moment, peak: int, latency: Lat
         dropped=int(grown.get("holdfast_journal_dropped_total", 0) + grown.get("holdfast_uplink_dropped_total", 0)),
         field_cpu_s_per_million=(after.field_cpu_s - before.field_cpu_s) / values * 1e6,
         requests_per_s=(after.requests - before.requests) / elapsed,
+        others_share=after.machine.others_since(before.machine),
     )
