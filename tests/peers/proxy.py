@@ -1,8 +1,8 @@
 """A TCP proxy that does to a connection what networks do: cut, reset, black hole, refusal, delay, little bandwidth.
 
 It stands between a client and a peer on loopback and is switched while it runs. A *black hole* keeps connections open
-and swallows what is sent into them, as a firewall that forgot or a cable that was pulled does; a *cut* says goodbye
-(FIN), a *reset* does not (RST).
+and swallows what is sent into them, as a firewall that forgot or a cable that was pulled does, both ways or (half-open)
+one way only; a *cut* says goodbye (FIN), a *reset* does not (RST), a *tear* is a cut in the middle of what is sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Proxy:
 
     def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         """With ``tls`` clients speak TLS to the proxy, and the proxy speaks in the clear to the target."""
-        self._target = (host, port)
+        self.target = (host, port)
+        """Where new connections lead."""
         self._tls = tls
         self.port = 0
         self.delay_s = 0.0
@@ -34,8 +35,11 @@ class Proxy:
         """Bandwidth of each connection and direction; 0 is no limit."""
         self.accepted = 0
         self.up_bytes = self.down_bytes = 0
-        self._open = asyncio.Event()
-        self._open.set()
+        self._open = {True: asyncio.Event(), False: asyncio.Event()}
+        """By direction, True is from the client to the target: whether anything passes."""
+        for way in self._open.values():
+            way.set()
+        self._tear_after: int | None = None
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -54,9 +58,16 @@ class Proxy:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
         await self._end_all()
 
-    def black_hole(self) -> None:
-        """From now on nothing passes on any connection, old or new; nobody is told."""
-        self._open.clear()
+    def black_hole(self, *, up: bool = True, down: bool = True) -> None:
+        """From now on nothing passes on any connection, old or new; nobody is told. Half-open: only ``up``, to the
+        target, or only ``down`` is dead."""
+        for way, dead in ((True, up), (False, down)):
+            if dead:
+                self._open[way].clear()
+
+    def tear(self, after_bytes: int) -> None:
+        """Let so many more bytes up, over all connections, then cut the one that sends the next."""
+        self._tear_after = after_bytes
 
     async def refuse(self) -> None:
         """Break every connection and refuse new ones."""
@@ -67,7 +78,9 @@ class Proxy:
 
     async def heal(self) -> None:
         """Let everything pass again. What a black hole swallowed while it was one is delivered late, as TCP would."""
-        self._open.set()
+        self._tear_after = None
+        for way in self._open.values():
+            way.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port, ssl=self._tls)
 
@@ -96,8 +109,8 @@ class Proxy:
         assert task is not None
         writers = self._connections[task]
         try:
-            await self._open.wait()
-            target_reader, target_writer = await asyncio.open_connection(*self._target)
+            await self._open[True].wait()
+            target_reader, target_writer = await asyncio.open_connection(*self.target)
             writers.append(target_writer)
             await self._pump_both((reader, target_writer, True), (target_reader, writer, False))
         except OSError:
@@ -119,15 +132,27 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up: bool) -> None:
+        way = self._open[up]
         while chunk := await reader.read(CHUNK):
-            await self._open.wait()
+            await way.wait()
             pause = self.delay_s + (len(chunk) / self.bytes_per_s if self.bytes_per_s else 0.0)
             if pause:
                 await asyncio.sleep(pause)
-                await self._open.wait()
+                await way.wait()
+            part = self._whole_or_torn(chunk) if up else chunk
             if up:
-                self.up_bytes += len(chunk)
+                self.up_bytes += len(part)
             else:
-                self.down_bytes += len(chunk)
-            writer.write(chunk)
+                self.down_bytes += len(part)
+            writer.write(part)
             await writer.drain()
+            if len(part) < len(chunk):
+                return
+
+    def _whole_or_torn(self, chunk: bytes) -> bytes:
+        """What of ``chunk`` still passes."""
+        if self._tear_after is None:
+            return chunk
+        part = chunk[: self._tear_after]
+        self._tear_after = None if len(part) < len(chunk) else self._tear_after - len(part)
+        return part

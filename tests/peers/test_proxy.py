@@ -92,3 +92,35 @@ async def test_refusing_breaks_connections_and_takes_no_new_ones_until_it_heals(
     await proxy.heal()
     _, writer = await _through(proxy)
     writer.close()
+
+
+async def test_a_half_open_connection_passes_one_way(proxy: Proxy) -> None:
+    """Up alive, down dead: the echo goes out and does not come back until it heals; the other way nothing goes out at all."""
+    reader, writer = await _through(proxy)
+    proxy.black_hole(up=False)
+    writer.write(b"heard")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.05)
+    assert proxy.up_bytes == 4 + len(b"heard")
+    await proxy.heal()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.readexactly(5) == b"heard"
+    proxy.black_hole(down=False)
+    writer.write(b"unheard")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.05)
+    assert proxy.up_bytes == 4 + len(b"heard")
+    writer.close()
+
+
+async def test_a_tear_lets_a_part_through_and_spares_the_next_connection(proxy: Proxy) -> None:
+    reader, writer = await _through(proxy)
+    proxy.tear(6)
+    await _exchange(reader, writer)
+    writer.write(b"ping")
+    async with asyncio.timeout(PATIENCE_S):
+        await reader.read()
+    assert proxy.up_bytes == 4 + 6
+    writer.close()
+    _, writer = await _through(proxy)
+    writer.close()
