@@ -26,8 +26,10 @@ def _read_file(path: Path, what: str) -> str:
         if len(raw) > MAX_SECRET_BYTES:
             raise SecretMissing(f"{what} is larger than {MAX_SECRET_BYTES} bytes: point it at the secret's own file")
         return raw.decode().removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except UnicodeDecodeError:
+        raise SecretMissing(f"{what} cannot be read (not UTF-8 text): check that it is the secret's own file") from None
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        reason = getattr(error, "strerror", None) or str(error)
         raise SecretMissing(f"{what} cannot be read ({reason}): check that it exists and that the service may read it") from None
 
 

@@ -170,6 +170,8 @@ def decode_plain(data: bytes) -> Delivery:
         raise ValueError("the JSON is nested too deeply") from None
     if message.v != 1 or message.epoch < 0 or message.seq < 0 or not 0 <= message.part < message.parts <= MAX_PARTS:
         raise ValueError("the message's figures contradict each other")
+    if any(span.first > span.last for span in message.lost):
+        raise ValueError("a lost span of the message ends before it begins")
     stamp = Stamp(0, message.lane, message.epoch, (message.seq,), message.part, message.parts)
     readings = _tag_readings(message.tags) if message.values is None else _column_readings(message, message.values)
     return Delivery(message.device, stamp, message.historical, readings, message.lost)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from typing import Any, Final
 import aiomqtt
 import paho.mqtt.client as paho
 import structlog
+from paho.mqtt import MQTTException
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -50,6 +52,8 @@ CHUNK_BYTES: Final = 64 * 1024
 GOODBYE_S: Final = 2.0
 TOPICS_KEPT: Final = 10_000
 PACKET_TOO_LARGE: Final = 0x95
+UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, struct.error, MQTTException)
+"""What paho's reading of packets lets through where a length or a property in them is wrong."""
 _PUBLISH: Final = 0x30
 _SESSION_EXPIRY_S: Final = 3600
 
@@ -509,7 +513,10 @@ class _Client(aiomqtt.Client):
         waiting.insert(1 if waiting and waiting[0]["pos"] else 0, ping)
 
     def give_up(self, why: str) -> None:
-        self._session._lose(Unreachable(f"{self._session._where}: {why}: it will be tried again"))
+        error = Unreachable(f"{self._session._where}: {why}: it will be tried again")
+        if not self._connected.done():
+            self._connected.set_exception(error)
+        self._session._lose(error)
         self._client._sock_close()
 
     # ---- callbacks of paho
@@ -603,7 +610,11 @@ class _Client(aiomqtt.Client):
 
     def _feed(self) -> None:
         while (self._at < len(self._chunk) or self._at_end) and self._client._sock is not None:
-            self._client.loop_read()
+            try:
+                self._client.loop_read()
+            except UNREADABLE as error:  # paho would stay at this packet for ever
+                self.give_up(f"the broker sent what is no MQTT packet ({type(error).__name__}: {error})")
+                return
             if self._client._in_packet["remaining_length"] > PACKET_BYTES:
                 self.give_up(f"the broker sends a packet above {PACKET_BYTES} bytes")
 

@@ -183,7 +183,7 @@ class Recipe:
         quality = recipe.good
         if statuses is not None:
             quality = np.array([*statuses, Quality.BAD_NODE_ID_UNKNOWN], dtype=np.uint32).take(recipe.block)
-        with np.errstate(invalid="ignore"):  # a signalling NaN raises the flag when it is widened; it stays a NaN
+        with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN stays a NaN; what is scaled too far is an infinity
             for start, stop, piece in recipe.pieces:
                 broken = piece.fill(raw, value[start:stop])
                 if broken is not None:

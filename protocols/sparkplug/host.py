@@ -51,7 +51,7 @@ class PrimaryHost:
             return Word.IGNORED
         try:
             state = msgspec.json.decode(payload, type=_State)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last for JSON that is nested without end
             return Word.IGNORED
         if state.timestamp < self._newest.get(self._broker, state.timestamp):
             return Word.IGNORED

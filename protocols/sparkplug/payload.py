@@ -6,14 +6,26 @@ datatype is known (``value_of``): in data messages the datatype stands in the bi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from protocols.sparkplug.kinds import SIGNED_BITS, UNSIGNED_BITS, Datatype
+from protocols.sparkplug.kinds import SIGNED_BITS, UNSIGNED_BITS, Datatype, Field
 from protocols.sparkplug.metric import Value
 from protocols.sparkplug.sparkplug_b_pb2 import Payload as _Payload
+
+OTHER_FIELDS: Final = 64
+"""Fields of a payload besides its metrics; four are known."""
+MAX_PROPERTIES: Final = 150_000
+"""Names and values of properties in one payload; each takes two bytes on the wire at least, and sixty in memory."""
+_METRICS: Final = 2
+_KEYS: Final = 1
+_VALUES: Final = 2
+_PROPERTY_BEGINS: Final = tuple(bytes((number << 3 | 2 | more,)) for number in (1, 2) for more in (0, 0x80))
+"""What the tag of such a field can begin with: whatever is written as it should be, and whatever is not."""
 
 
 class Malformed(ValueError):
@@ -65,6 +77,8 @@ def decode(data: bytes, limits: Limits = Limits()) -> Payload:
         raise Malformed(f"the payload has {len(data)} bytes, more than the {limits.payload} that are read")
     if count_metrics(data, limits.metrics) > limits.metrics:
         raise Malformed(f"the payload has more than {limits.metrics} metrics")
+    if count_properties(data) > MAX_PROPERTIES:
+        raise Malformed(f"the payload has more than {MAX_PROPERTIES} property names and values")
     message = _Payload()
     try:
         message.ParseFromString(data)
@@ -83,14 +97,47 @@ def count_metrics(data: bytes, enough: int) -> int:
 
     An empty metric takes two bytes on the wire and a hundred in memory: this look keeps a peer from using that.
     """
-    at, end, found = 0, len(data), 0
-    while at < end and found <= enough:
+    metrics = (number for number, _, _ in _blocks(data, (0, len(data)), _Budget(enough + OTHER_FIELDS)) if number == _METRICS)
+    return sum(1 for _ in islice(metrics, enough + 1))
+
+
+def count_properties(data: bytes) -> int:
+    """The same for names and values of properties, of all metrics together. Looked at one by one only where there are bytes
+    enough with which one could begin. Raises Malformed far above MAX_PROPERTIES."""
+    if sum(data.count(first) for first in _PROPERTY_BEGINS) <= MAX_PROPERTIES:
+        return 0
+    budget = _Budget(2 * MAX_PROPERTIES)
+    return sum(
+        1
+        for outer, *metric in _blocks(data, (0, len(data)), budget)
+        if outer == _METRICS
+        for inner, *properties in _blocks(data, metric, budget)
+        if inner == Field.PROPERTIES
+        for number, _, _ in _blocks(data, properties, budget)
+        if number in (_KEYS, _VALUES)
+    )
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many fields may still be looked at: a field takes a microsecond, and its peer two bytes."""
+
+    left: int
+
+
+def _blocks(data: bytes, place: Sequence[int], budget: _Budget) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of each length-delimited field of the message at ``place`` (begin and end). Raises Malformed."""
+    at, end = place
+    while at < end:
+        budget.left -= 1
+        if budget.left < 0:
+            raise Malformed("the payload has more fields than are read")
         tag, at = _varint(data, at)
         wire_type = tag & 7
         if wire_type == 2:
             size, at = _varint(data, at)
             at += size
-            found += tag >> 3 == 2
+            yield tag >> 3, at - size, min(at, end)
         elif wire_type == 0:
             _, at = _varint(data, at)
         elif wire_type in (1, 5):
@@ -99,7 +146,6 @@ def count_metrics(data: bytes, enough: int) -> int:
             raise Malformed(f"the payload is no Sparkplug B protobuf (wire type {wire_type})")
     if at > end:
         raise Malformed("the payload is cut short")
-    return found
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
