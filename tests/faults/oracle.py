@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -80,8 +80,15 @@ class Oracle:
         self.values = 0
         self.wrong: list[str] = []
         """Each finding that breaks 1, 2 or 3, in words."""
+        self.also: list[Callable[[Arrival | Absence | Told], None]] = []
+        """Who else is told, after the judge."""
 
     def __call__(self, thing: Arrival | Absence | Told) -> None:
+        self._take(thing)
+        for other in self.also:
+            other(thing)
+
+    def _take(self, thing: Arrival | Absence | Told) -> None:
         match thing:
             case Arrival():
                 self._arrival(thing)

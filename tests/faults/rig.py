@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,10 @@ class Plan:
     environment: dict[str, str] | None = None
     change: Callable[[dict[str, Any]], None] | None = None  # Any: JSON
     """Changes the site document in place."""
+    broker: str = ""
+    """Further lines of mosquitto's configuration."""
+    before: Callable[[Rig], Awaitable[None]] | None = None
+    """What happens when everything runs but the gateway."""
 
 
 class Rig:
@@ -161,12 +165,15 @@ class Rig:
             assert time.monotonic() < end, f"not drained within {deadline_s:g} s: {ledger}; {self.state()}"
             await asyncio.sleep(0.05)
 
-    async def finish(self, *, most_in_flight: int = 0, quarantined: int = 0, deadline_s: float = 60.0) -> Verdict:
-        """Drain, stop the gateway properly, and judge."""
+    async def finish(
+        self, *, most_in_flight: int = 0, quarantined: int = 0, deadline_s: float = 60.0, excused: Container[str] = ()
+    ) -> Verdict:
+        """Drain, stop the gateway properly, and judge. Of ``excused`` devices scans may be absent: the field answered in vain."""
         ledger = await self.drained(deadline_s)
         assert await asyncio.to_thread(self.gateway.stop) == 0, self.state()
         assert not self.cloud.malformed, self.cloud.malformed[:5]
-        answered = dict(zip(self.names, await self.field.rounds(), strict=True))
+        rounds = zip(self.names, await self.field.rounds(), strict=True)
+        answered = {name: last for name, last in rounds if name not in excused}
         return self.oracle.judge(answered, ledger, lives=self.lives, most_in_flight=most_in_flight, quarantined=quarantined)
 
 
@@ -175,11 +182,13 @@ async def rig(folder: Path, plan: Plan | None = None) -> AsyncIterator[Rig]:
     """All parts running, the gateway too."""
     plan = plan or Plan()
     oracle = Oracle()
-    with Mosquitto(folder / "broker", quiet=True) as broker:
+    with Mosquitto(folder / "broker", plan.broker, quiet=True) as broker:
         async with FastModbus(ports=plan.devices) as field, Proxy("127.0.0.1", broker.port) as proxy:
             with Cloud(GROUP, GATEWAY, broker.port, oracle, acknowledge=plan.acknowledge == "consumer") as cloud:
                 plant = Rig(plan, folder, field, broker, proxy, cloud, oracle)
                 await plant.until("the cloud is connected", lambda: cloud.connected > 0)
+                if plan.before is not None:
+                    await plan.before(plant)
                 try:
                     await plant.start()
                     yield plant
