@@ -68,6 +68,8 @@ class Verdict:
     in_flight: int
     """Scans that a killed process had read and not yet appended."""
     longest_in_flight: int
+    absent: int = 0
+    """Scans that the field answered and that never came, where records are counted as lost."""
 
 
 class Oracle:
@@ -183,8 +185,8 @@ class Oracle:
         told_lost = Counter(reason for line in self.lines.values() for reason in line.lost.values())
         self._balance(ledger, told_lost, quarantined)
         lost = sum(ledger["dropped"].values()) + ledger["quarantined"] if ledger else told_lost.total()
-        in_flight = self._compare_with_the_field(answered, lost, lives, most_in_flight)
-        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), max(in_flight, default=0))
+        in_flight, absent = self._compare_with_the_field(answered, lost, lives, most_in_flight)
+        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), max(in_flight, default=0), absent)
 
     def _balance(self, ledger: dict[str, Any] | None, told_lost: Counter[str], quarantined: int) -> None:  # Any: JSON
         if ledger is None:
@@ -196,8 +198,8 @@ class Oracle:
         assert ledger["appended"] == ledger["acknowledged"] + dropped + ledger["quarantined"], ledger
         assert ledger["appended"] == had + dropped + ledger["quarantined"], f"{had} records came; the ledger says {ledger}"
 
-    def _compare_with_the_field(self, answered: dict[str, int], lost: int, lives: int, most_in_flight: int) -> list[int]:
-        """Lengths of the gaps that are explained by a process that was killed."""
+    def _compare_with_the_field(self, answered: dict[str, int], lost: int, lives: int, most_in_flight: int) -> tuple[list[int], int]:
+        """Lengths of the gaps that are explained by a process that was killed; scans that never came, where some are counted as lost."""
         in_flight: list[int] = []
         unexplained = 0
         for name, last in answered.items():
@@ -215,7 +217,7 @@ class Oracle:
             f"{unexplained} scans never came, {lost} are counted as lost"
         )
         assert max(in_flight, default=0) <= most_in_flight, f"a killed process took {max(in_flight)} scans of a device with it"
-        return in_flight
+        return in_flight, unexplained
 
 
 def raw(pair: int, scan: int) -> int:

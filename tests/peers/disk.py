@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import struct
@@ -42,21 +43,38 @@ class Disk:
                     file.write(bytes(size))
         return hog
 
+    def fill_but(self, free: int) -> Path:
+        """Take all but ``free`` bytes at once; the file that holds them is returned."""
+        hog = self.mount / "ballast"
+        space = os.statvfs(self.mount)
+        with hog.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - free)
+        return hog
+
+    def take_names(self) -> Path:
+        """Take every inode; the folder that holds them is returned. Space stays."""
+        folder = self.mount / "names"
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (folder / f"{number}").touch()
+        return folder
+
     def restore(self) -> None:
         run("umount", self.mount)
         run("mount", "-o", "loop", self.image, self.mount)
 
 
 @contextlib.contextmanager
-def disk(folder: Path, megabytes: int) -> Iterator[Disk]:
-    """Skips, with the reason, where this machine cannot mount."""
+def disk(folder: Path, megabytes: int, *options: str) -> Iterator[Disk]:
+    """Skips, with the reason, where this machine cannot mount. ``options`` are those of mkfs.ext4."""
     image, mount = folder / "disk.img", folder / "mnt"
     if os.geteuid() or not shutil.which("mkfs.ext4"):
         pytest.skip("a power cut needs root, mkfs.ext4 and loop devices")
     mount.mkdir()
     with image.open("wb") as file:
         file.truncate(megabytes * 1024**2)
-    run("mkfs.ext4", "-q", "-F", image)
+    run("mkfs.ext4", "-q", "-F", *options, image)
     try:
         run("mount", "-o", "loop", image, mount)
     except subprocess.CalledProcessError as error:
