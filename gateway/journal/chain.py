@@ -21,6 +21,7 @@ import structlog
 
 from gateway.journal import codec, salvage
 from gateway.journal.codec import PART_BITS, Definition, FrameKind, Unreadable
+from gateway.journal.heads import Head
 from gateway.journal.ledger import Book, BookState, decode_state
 from gateway.journal.record import DropReason, Lane, Lost, Record
 from gateway.journal.segment import (
@@ -108,8 +109,9 @@ class Chain:
 
     # opening
 
-    def open(self) -> bool:
-        """Find out what is there and mend it. Returns whether the last close was a clean one, so that the epoch goes on."""
+    def open(self, head: Head | None = None) -> bool:
+        """Find out what is there and mend it. ``head`` is what is known beside the segments. Returns whether the last close was a
+        clean one, so that the epoch goes on."""
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
@@ -119,8 +121,13 @@ class Chain:
         if state is not None:
             self.book.restore(state)
             self._told_ns = state.trusted_ns
+        elif head is not None:
+            self.book.first = head.first
         clean = bool(segments) and state is not None and self._resume(segments[-1], state)
-        self._take_over(segments, told, clean)
+        self._take_over(segments, told, clean, head)
+        if head is not None:
+            self._absent(self.book.next, head.next - 1, head.epoch)
+            self.book.next = self.durable = max(self.book.next, head.next)
         return clean
 
     def _tidy(self) -> None:
@@ -187,7 +194,7 @@ class Chain:
         self.book.urgent = True  # the first commit takes back that all is clean
         return True
 
-    def _take_over(self, segments: list[Segment], told: dict[tuple[int, int], Facts], clean: bool) -> None:
+    def _take_over(self, segments: list[Segment], told: dict[tuple[int, int], Facts], clean: bool, head: Head | None) -> None:
         """Settle for each segment what it holds, and count in the book what is absent between them."""
         expected = self.book.first
         for index, segment in enumerate(segments):
@@ -200,7 +207,8 @@ class Chain:
             elif facts is not None and not is_last and _stands(segment, facts):
                 segment.facts, segment.sealed = facts, True
             else:
-                more = self._close_unclean(segment, facts.last if facts is not None and not is_last else limit)
+                least = head.next - 1 if is_last and head is not None and head.epoch == segment.facts.epoch else 0
+                more = self._close_unclean(segment, facts.last if facts is not None and not is_last else limit, least)
             for each in (segment, *more):
                 self._absent(expected, each.facts.first - 1, each.facts.epoch)
                 expected = max(expected, each.facts.last + 1)
@@ -217,18 +225,23 @@ class Chain:
         else:  # without records, or counted as removed just before the power went
             self._empty.append(segment)
 
-    def _close_unclean(self, segment: Segment, limit: int | None) -> list[Segment]:
-        """Seal a segment that was left open; search its raw bytes if it does not hold what it should. Records that only
-        the raw WAL holds (behind a damaged or torn place SQLite sees nothing) go into a segment of their own."""
+    def _close_unclean(self, segment: Segment, limit: int | None, least: int) -> list[Segment]:
+        """Seal a segment that was left open; search its raw bytes if it does not hold what it should: up to ``limit``, or in the
+        newest ``least`` or more. Records that only raw bytes hold (behind a damaged or torn place SQLite sees nothing) go
+        into a segment of their own."""
         finds = salvage.Finds()
         salvage.search(salvage.read_raw(side_files(segment.path)[0]), self.lane, segment.facts.epoch, finds)
         try:
-            last = self._seen(segment, limit)
+            last = self._seen(segment, limit, least)
+            if limit is None and (finds.damaged or last != least):
+                # nobody else says how many there are; and what looks damaged in the WAL may be the rest of a row that SQLite
+                # has moved, which the file has whole
+                salvage.search(salvage.read_raw(segment.path), self.lane, segment.facts.epoch, finds)
             behind = {row: each for row, each in salvage.whole(finds.rows).items() if last < row >> PART_BITS <= (limit or MOST_SEQ)}
             if limit is None:
                 self._count_behind(segment, finds, max([last, *(row >> PART_BITS for row in behind)]))
             if behind and last < segment.facts.first:
-                raise Damaged(f"{segment.path}: the WAL is damaged")
+                raise Damaged(f"{segment.path}: records are not where they belong")
             more = [self._split_off(segment, behind, finds)] if behind else []
             if not segment.sealed:
                 segment.seal()
@@ -236,11 +249,11 @@ class Chain:
             segment.facts.bytes = size_of(segment.path)
         except StorageError as error:
             log.warning("segment_damaged", segment=segment.path.name, trouble=str(error))
-            self._mend(segment, limit)
+            self._mend(segment, limit, least)
             return []
         return more
 
-    def _seen(self, segment: Segment, limit: int | None) -> int:
+    def _seen(self, segment: Segment, limit: int | None, least: int) -> int:
         """The last record that SQLite sees, after a look at whether it sees all before; the facts are measured. Raises Damaged."""
         if not segment.path.exists():
             raise Damaged(f"{segment.path}: only its WAL is left")
@@ -250,14 +263,17 @@ class Chain:
         count, _, last = segment.span(segment.facts.first, limit)
         if limit is not None and limit >= segment.facts.first:
             last = limit
-        if count != self._expected(segment.facts.first, last) and (count or last):
+        behind = self._expected(max(last + 1, segment.facts.first), least)
+        if behind or (count != self._expected(segment.facts.first, last) and (count or last)):
             raise Damaged(f"{segment.path}: records are absent")
         self._measure(segment, segment.facts.first, last if count else segment.facts.first - 1)
         return segment.facts.last
 
     def _count_behind(self, segment: Segment, finds: salvage.Finds, last: int) -> None:
         """Damaged records at the very end, which no successor proves."""
-        top = salvage.behind(finds.spoilt(), segment.facts.first, last)
+        intact = {row >> PART_BITS for row in finds.rows}
+        holes = {seq for a, b in self.book.gaps.outside(segment.facts.first, last) for seq in range(a, b + 1)} - intact
+        top = salvage.behind(finds.spoilt(), holes, segment.facts.first, last)
         if top > last:
             self.damage.quarantined += self.book.lose(last + 1, top, segment.facts.epoch, QUARANTINED)
             self.book.next = max(self.book.next, top + 1)
@@ -648,8 +664,8 @@ class Chain:
 
     # mending
 
-    def _mend(self, segment: Segment, limit: int | None) -> None:
-        """Find every intact record in the raw bytes, write them anew, count what is absent."""
+    def _mend(self, segment: Segment, limit: int | None, least: int = 0) -> None:
+        """Find every intact record in the raw bytes, write them anew, count what is absent, up to ``limit`` or at least to ``least``."""
         if segment is self.active:
             self._leave(segment)
         segment.abandon()
@@ -659,7 +675,7 @@ class Chain:
             for row, each in sorted(salvage.whole(finds.rows).items())
             if segment.facts.first <= row >> PART_BITS <= (limit if limit is not None else row >> PART_BITS)
         }
-        last = max(limit or 0, max((row >> PART_BITS for row in rows), default=segment.facts.first - 1))
+        last = max(limit or 0, least, max((row >> PART_BITS for row in rows), default=segment.facts.first - 1))
         rows = self._readable(rows, finds)
         if limit is None:
             self._count_behind(segment, finds, last)
@@ -669,6 +685,7 @@ class Chain:
             salvage.rewrite(segment.path, rows.items(), self._kept_entries(segment, finds, rows))
             self._rescued.pop(segment.path, None)
             segment.sealed = True
+            log.warning("segment_repaired", segment=segment.path.name, rows=len(rows))
         except StorageError as error:
             log.warning("repair_deferred", segment=segment.path.name, trouble=str(error))
             self._rescued[segment.path] = rows

@@ -52,6 +52,8 @@ class FrameKind(IntEnum):
     DEFINITION = 2
     STATE = 3
     FACTS = 4
+    HEADS = 6
+    """Not 5: a flipped bit must not turn a record into it."""
 
 
 # How the columns of a record are stored; plain integers, because this is the hot path.

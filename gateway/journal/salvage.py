@@ -107,14 +107,14 @@ def claim(data: bytes, at: int, lane: Lane, epoch: int) -> int | None:
     return int(seq) if sum(signs) >= len(signs) - 1 and kind in (FrameKind.RECORD, *FLIPPED_RECORD) else None
 
 
-def behind(spoilt: set[int], first: int, last: int) -> int:
-    """The last record that damaged frames prove to have been there after ``last``: one whose own number is damaged
-    counts as the next."""
+def behind(spoilt: set[int], holes: set[int], first: int, last: int) -> int:
+    """The last record that damaged frames prove to have been there after ``last``: one whose own number is damaged counts
+    as the next, unless it is the one that is absent before (``holes``)."""
     top = last
     while top + 1 in spoilt:
         top += 1
-    strange = any(not first <= seq <= top for seq in spoilt)
-    return top + 1 if strange and top == last else top
+    strange = sum(not first <= seq <= top for seq in spoilt)
+    return top + 1 if strange > len(holes - spoilt) and top == last else top
 
 
 def whole(rows: dict[int, bytes]) -> dict[int, bytes]:

@@ -194,7 +194,8 @@ class Segment:
     def entries(self) -> list[bytes]:
         """Frames of everything that is no record. Raises Damaged or Broken."""
         with translated(self.path):
-            return [frame for (frame,) in self._reading().execute("SELECT frame FROM entry ORDER BY id")]
+            found = self._reading().execute("SELECT frame FROM entry ORDER BY id")
+            return [frame for (frame,) in found if isinstance(frame, bytes)]  # a flipped bit makes anything of it, a NULL too
 
     def span(self, first: int, last: int | None) -> tuple[int, int, int]:
         """How many records from ``first`` to ``last`` the file holds, the first and the last of them (0 where none)."""

@@ -20,6 +20,7 @@ from gateway.config.model import JournalOptions
 from gateway.journal.age import TrustedTime
 from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition
+from gateway.journal.heads import Heads
 from gateway.journal.ledger import Book
 from gateway.journal.record import DropReason, Lane
 from gateway.journal.segment import PAGE, DiskFull, Segment, StorageError, sync_folder, translated
@@ -59,6 +60,7 @@ class Store:
         self.trouble = ""
         self.free_bytes = 0
         self.bytes = 0
+        self._heads = Heads(folder)
         self._roll_bytes = roll
         self._lock = -1
         self._budget = 0
@@ -80,8 +82,11 @@ class Store:
             raise
 
     def _open(self, clock: Clock) -> None:
-        clean = {lane: chain.open() for lane, chain in self.chains.items()}
-        known = max(chain.highest_epoch() for chain in self.chains.values()) // len(LANES)
+        self._heads.recall()
+        told = self._heads.told
+        clean = {lane: chain.open(told.get(lane)) for lane, chain in self.chains.items()}
+        epochs = [chain.highest_epoch() for chain in self.chains.values()] + [each.epoch for each in told.values()]
+        known = max(epochs) // len(LANES)
         generation = max(known + 1, self._first_generation(clock))
         for lane, chain in self.chains.items():
             if not clean[lane]:
@@ -93,10 +98,12 @@ class Store:
         for lane, chain in self.chains.items():  # what was found and counted must not be counted again
             if chain.book.urgent and not clean[lane]:
                 self._commit(lane, None, clock.monotonic(), self._now(clock))
+        self._tell_heads()
 
     def _let_go(self) -> None:
         for chain in self.chains.values():
             chain.let_go()
+        self._heads.close()
         os.close(self._lock)
         self._lock = -1
 
@@ -125,6 +132,7 @@ class Store:
         try:
             for chain in self.chains.values():
                 chain.close(clock.monotonic(), self._now(clock))
+            self._tell_heads()
         finally:
             self._let_go()
 
@@ -137,7 +145,9 @@ class Store:
         if need > self._budget:
             self._make_room(need, now, trusted_ns)
         self._budget -= need
-        return {lane: self._commit(lane, group, now, trusted_ns) for lane, group in groups.items()}
+        answers = {lane: self._commit(lane, group, now, trusted_ns) for lane, group in groups.items()}
+        self._tell_heads()
+        return answers
 
     def _commit(self, lane: Lane, group: Group | None, now: float, trusted_ns: int) -> StorageError | None:
         chain = self.chains[lane]
@@ -156,6 +166,11 @@ class Store:
                     log.info("storing_again")
                 self.trouble = ""
                 return None
+
+    def _tell_heads(self) -> None:
+        news = [self._heads.tell(lane, chain.book.epoch, chain.book.first, chain.durable) for lane, chain in self.chains.items()]
+        if any(news):
+            self._heads.write()
 
     def _troubled(self, error: StorageError) -> StorageError:
         if not self.trouble:
@@ -189,6 +204,7 @@ class Store:
         self._make_room(0, now, trusted_ns)
         if self.free_bytes > self.options.min_free_bytes:
             self._hold_reserve()
+        self._tell_heads()
 
     def _make_room(self, need: int, now: float, trusted_ns: int) -> None:
         """Remove segments until ``need`` bytes more fit below the bound."""

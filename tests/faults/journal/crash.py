@@ -1,83 +1,90 @@
-"""Starting the writing process, reading what it confirmed until it is gone, and judging what is left."""
+"""Starting the writing process, hearing what it confirmed until it is gone, and judging what is left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.journal import Lane
 from protocols.clock import SystemClock
-from tests.faults.journal.plant import Findings, inspect
+from tests.faults.journal.plant import Findings, Witness, inspect
 
 ROOT = Path(__file__).parents[3]
+WRITER = (sys.executable, str(Path(__file__).with_name("writer.py")))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def hear(witness: Witness, line: bytes) -> str:
+    """What a writer says goes to the witness; the first word is returned. A pipe takes a line wholly or not at all."""
+    words = line.decode().split() or [""]
+    if words[0] in ("stored", "given"):
+        note = witness.confirm if words[0] == "stored" else witness.give
+        note(Lane(words[1]), int(words[2]), (int(words[3]), int(words[4])))
+    return words[0]
+
+
+def next_number(witness: Witness) -> int:
+    return max((number for _, number in witness.names), default=-1) + 1000
 
 
 @dataclass(slots=True)
-class Confirmed:
-    """What all writers so far were told to be durable."""
+class Writers:
+    """A process with everything imported, which becomes a writer again and again."""
 
-    numbers: dict[Lane, dict[int, tuple[int, int]]] = field(default_factory=lambda: {lane: {} for lane in Lane})
-    """(epoch, seq) by number."""
+    process: asyncio.subprocess.Process
 
-    def hear(self, line: str) -> None:
-        words = line.split()
-        if len(words) == 4:
-            self.numbers[Lane(words[0])][int(words[1])] = (int(words[2]), int(words[3]))
+    async def run_and_kill(
+        self, folder: Path, witness: Witness, confirm_first: int, delay_s: float, cut: Callable[[], None] | None = None
+    ) -> None:
+        """Let a process write until ``confirm_first`` lines are heard and ``delay_s`` more, then kill it.
 
-    @property
-    def next_number(self) -> int:
-        return max((number for numbers in self.numbers.values() for number in numbers), default=-1) + 1000
-
-
-async def run_and_kill(
-    folder: Path, confirmed: Confirmed, confirm_first: int, delay_s: float, cut: Callable[[], None] | None = None
-) -> None:
-    """Let a process write until ``confirm_first`` readings are confirmed and ``delay_s`` more, then kill it.
-
-    With ``cut``, the power goes first, and what the process says afterwards is not heard: on a real machine it could not say
-    it, and an fsync that ext4's shutdown meets in flight may return success for what it has thrown away.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("writer.py")),
-        str(folder),
-        str(confirmed.next_number),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    try:
+        With ``cut``, the power goes first, and what the process says afterwards is not heard: on a real machine it could not say
+        it, and an fsync that ext4's shutdown meets in flight may return success for what it has thrown away.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{folder} {next_number(witness)}\n".encode())
+        words = (await self.process.stdout.readline()).split()
+        pid = int(words[1])
+        try:
+            async with asyncio.timeout(60):
+                for _ in range(confirm_first + 1):
+                    assert hear(witness, await self.process.stdout.readline()) not in ("gone", ""), "the writer died by itself"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    while hear(witness, await self.process.stdout.readline()) != "gone":
+                        pass
+                    raise AssertionError("the writer died by itself")
+            if cut is not None:
+                cut()
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # without power it may end by itself
+                os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            for _ in range(confirm_first + 1):
-                line = await process.stdout.readline()
-                assert line, "the writer died by itself"
-                confirmed.hear(line.decode())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                while line := await process.stdout.readline():
-                    confirmed.hear(line.decode())
-        if cut is not None:
-            cut()
+            while (line := await self.process.stdout.readline()) != b"gone\n":
+                assert line, "the starter of writers is gone"
+                if cut is None:
+                    hear(witness, line)
+
+
+@contextlib.asynccontextmanager
+async def writers() -> AsyncIterator[Writers]:
+    process = await asyncio.create_subprocess_exec(
+        *WRITER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    try:
+        yield Writers(process)
     finally:
         process.kill()
-        rest = await process.stdout.read()
         await process.wait()
-    for line in rest.splitlines(keepends=True) if cut is None else ():
-        if line.endswith(b"\n"):
-            confirmed.hear(line.decode())
 
 
-async def judge(folder: Path, confirmed: Confirmed) -> Findings:
-    """Every confirmed reading is there with its (epoch, seq), bit for bit and in order, and the ledger balances."""
-    found = await inspect(folder, SystemClock())
-    assert found.wrong == 0
-    for lane, numbers in confirmed.numbers.items():
-        absent = {number: name for number, name in numbers.items() if found.identities[lane].get(number) != name}
-        assert not absent, f"{lane}: {len(absent)} of {len(numbers)} confirmed readings are not there, such as {sorted(absent)[:5]}"
-    return found
+async def judge(folder: Path, witness: Witness) -> Findings:
+    """Every confirmed reading is there with its (epoch, seq), bit for bit and in order, none is lost, and the ledger balances."""
+    return await inspect(folder, SystemClock(), witness=witness)

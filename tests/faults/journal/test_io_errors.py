@@ -166,14 +166,16 @@ async def test_a_dying_disk_turns_records_away_with_their_reason_and_the_journal
     with failing(60, apsw.IOError, 10**9):
         journal = await opened(tmp_path)
         async with asyncio.timeout(20):
+            first = 0
             while not journal.ledger().trouble:
-                journal.offer(reading(0))
+                journal.offer(reading(first))
+                first += 1
                 await asyncio.sleep(0.001)
-        for number in range(1, 1500):
+        for number in range(first, first + 1500):
             journal.offer(reading(number))
         with pytest.raises(NotStored) as refused:
             async with asyncio.timeout(20):
-                await asyncio.gather(*(journal.append(reading(number), Lane.TELEMETRY) for number in range(1500, 3500)))
+                await asyncio.gather(*(journal.append(reading(number), Lane.TELEMETRY) for number in range(first + 1500, first + 3500)))
         assert refused.value.reason is DropReason.UNWRITABLE
         assert_balanced(journal.ledger())
         async with asyncio.timeout(20):
