@@ -13,11 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.control import ask
 from gateway.questions import Stat
+from tests.faults import figures
 from tests.faults.oracle import ROUND as ROUND_TAG
 from tests.faults.oracle import TAGS_AT, Oracle, Verdict
 from tests.peers.cloud import Cloud
@@ -58,7 +60,10 @@ class Rig:
     def __init__(self, plan: Plan, folder: Path, field: FastModbus, broker: Mosquitto, proxy: Proxy, cloud: Cloud, oracle: Oracle) -> None:
         self.plan, self.field, self.broker, self.proxy, self.cloud, self.oracle = plan, field, broker, proxy, cloud, oracle
         self.lives = 0
-        """How many gateway processes there were."""
+        """How many gateway processes there were; a reload that takes connections away counts as the end of one."""
+        self.broker_runs = True
+        """As :meth:`broker_goes_or_comes` left it."""
+        self._began, self._requests = 0.0, 0
         self.journal = plan.journal or folder / "gateway" / "journal"
         self.gateway = Holdfast(folder / "gateway", self.site(), prefix=plan.prefix, environment=plan.environment)
 
@@ -113,8 +118,54 @@ class Rig:
         self.lives += 1
         await asyncio.to_thread(self.gateway.start)
 
+    async def launch(self) -> None:
+        """The gateway's process, and no waiting for what it does."""
+        self.lives += 1
+        self._requests, self._began = await self.field.requests(), time.monotonic()
+        await asyncio.to_thread(self.gateway.launch)
+
+    async def first_scan(self, deadline_s: float = DEADLINE_S) -> float:
+        """Wait until the field has answered the process that was launched last; seconds since its launch."""
+        end = time.monotonic() + deadline_s
+        while await self.field.requests() == self._requests:
+            self._lives_still()
+            assert time.monotonic() < end, f"no scan within {deadline_s:g} s of the launch; {self.state()}"
+            await asyncio.sleep(0.005)
+        return time.monotonic() - self._began
+
+    async def first_record(self, deadline_s: float = DEADLINE_S) -> float:
+        """After :meth:`first_scan`: wait until something new comes to the cloud; seconds since the launch."""
+        end, before = time.monotonic() + deadline_s, self.oracle.records
+        while self.oracle.records == before:
+            self._lives_still()
+            assert time.monotonic() < end, f"nothing new came within {deadline_s:g} s of the launch; {self.state()}"
+            await asyncio.sleep(0.005)
+        return time.monotonic() - self._began
+
+    def _lives_still(self) -> None:
+        assert self.gateway.alive, f"the gateway ended by itself; {self.state()}"
+
     async def kill(self) -> None:
+        """SIGKILL. It must have lived until then."""
+        self._lives_still()
         await asyncio.to_thread(self.gateway.kill)
+
+    async def reload(self, document: dict[str, Any] | None = None) -> None:  # Any: JSON
+        """Have the gateway take ``document`` (or the one of the plan again); returns when it has."""
+        self.lives += 1
+        self.gateway.write(document or self.site())
+        await asyncio.to_thread(self.gateway.reload)
+
+    def broker_goes_or_comes(self, chance: random.Random, *, goes: float, comes: float) -> None:
+        """Perhaps the broker is killed, so that records wait over whatever comes next, or is started again."""
+        if chance.random() < (goes if self.broker_runs else comes):
+            self.set_broker(not self.broker_runs)
+
+    def set_broker(self, runs: bool) -> None:
+        """Have the broker run, or killed; as it is already is fine."""
+        if runs != self.broker_runs:
+            self.broker_runs = runs
+            (self.broker.start if runs else self.broker.kill)()
 
     async def ledger(self) -> dict[str, Any]:  # Any: JSON
         """The uplink's telemetry account, asked of the running gateway."""
@@ -194,6 +245,18 @@ async def rig(folder: Path, plan: Plan | None = None) -> AsyncIterator[Rig]:
                     yield plant
                 finally:
                     plant.gateway.end()
+
+
+def many(ci: int, long: int) -> int:
+    """How often a campaign does its harm: HOLDFAST_COUNT where that is set."""
+    return int(os.environ.get("HOLDFAST_COUNT", long if figures.LONG else ci))
+
+
+def spread(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """Median, 99th percentile and greatest of a measured time, for :func:`tests.faults.figures.record`."""
+    ranked = sorted(seconds)
+    rank = {"p50": ceil(len(ranked) * 0.5), "p99": ceil(len(ranked) * 0.99), "max": len(ranked)}
+    return {f"{name}_{which}_s": round(ranked[at - 1], 3) for which, at in rank.items()} if ranked else {}
 
 
 def dice(test: str) -> random.Random:

@@ -55,12 +55,21 @@ class Holdfast:
         assert self._process is not None, "not started"
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it and wait until it says that it runs."""
-        before = self.events("running")
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
         with self.log_file.open("ab") as log:
             command = [*self._prefix, sys.executable, "-m", "gateway", "run", str(self.site_file)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+
+    def start(self) -> None:
+        """Start it and wait until it says that it runs."""
+        before = self.events("running")
+        self.launch()
         until(f"the gateway runs (see {self.log_file}:\n{self.end_of_log()})", lambda: self.events("running") > before or self._gone())
         assert not self._gone(), f"the gateway ended at start:\n{self.end_of_log()}"
 
