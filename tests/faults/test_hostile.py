@@ -1,0 +1,218 @@
+"""One bad device hurts nobody: every misdeed at once beside good devices, and the good ones are scanned in time and lose nothing.
+
+Twenty good devices at 100 ms; then, by reload, a connection for each misdeed of ``tests/peers/hostile.py`` over TCP and RTU
+frames, a port where nobody listens, one that black-holes and one that is slow. Lateness is measured twice: by the gateway's
+own metrics of the good connections, and from outside by the time that the field put into each answer. What the machine itself
+delays everybody by is measured beside it and allowed for, so that a busy machine fails nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults import figures
+from tests.faults.oracle import ROUND
+from tests.faults.rig import Plan, Rig, rig
+from tests.faults.watch import Punctuality, punctuality, resident
+from tests.peers.cloud import Absence, Arrival, Told
+from tests.peers.fast import STAMP, FastModbus
+from tests.peers.hostile import MISDEEDS, TCP_ONLY, Framing, HostilePeer
+from tests.peers.proxy import Proxy
+
+GOOD: Final = 20
+SCAN_S: Final = 0.1
+ALONE_S: Final = 5.0
+"""How long the good devices are by themselves, to compare with."""
+TOGETHER_S: Final = 300.0 if figures.LONG else 15.0
+MOST_LATE_S: Final = 0.1
+MOST_GROWTH: Final = 20_000_000
+MOST_CPU: Final = 0.3
+"""Share of one core that all bad devices together may take."""
+OUTSET_S: Final = 3.0
+"""After a reload connections are made and first scans spread: not looked at."""
+
+
+class Seen:
+    """When the field answered each scan of each device, by its own clock."""
+
+    def __init__(self) -> None:
+        self.answered: defaultdict[str, dict[int, int]] = defaultdict(dict)
+
+    def __call__(self, thing: Arrival | Absence | Told) -> None:
+        if isinstance(thing, Arrival):
+            good = {row.tag: row.value for row in thing.rows if row.value is not None}
+            if ROUND in good and "stamp" in good:
+                self.answered[thing.device][good[ROUND]] = good["stamp"]
+
+    def lateness_s(self, begin_ns: int, end_ns: int) -> list[float]:
+        """How much later than on its device's best grid each scan between the two times was answered, ascending. A scan that
+        was skipped shows as well: all that follow come a period later than their number says."""
+        late: list[float] = []
+        for answered in self.answered.values():
+            offsets = [stamp - scan * SCAN_S * 1e9 for scan, stamp in answered.items() if begin_ns <= stamp < end_ns]
+            late += [(offset - min(offsets)) / 1e9 for offset in offsets]
+        return sorted(late)
+
+
+def p99(ascending: list[float]) -> float:
+    return ascending[int(0.99 * (len(ascending) - 1))]
+
+
+SLEEPER: Final = """
+import sys, time
+period, late, begin = 0.01, [], time.monotonic()
+n = 0
+try:
+    while True:
+        n += 1
+        time.sleep(max(0.0, begin + n * period - time.monotonic()))
+        late.append(time.monotonic() - begin - n * period)
+        n = max(n, int((time.monotonic() - begin) / period))
+except KeyboardInterrupt:
+    late.sort()
+    print(late[int(0.99 * (len(late) - 1))])
+"""
+
+
+class Machine:
+    """What the machine delays a process by that only wants to wake up: 99th percentile in seconds."""
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True)
+        try:
+            yield
+        finally:
+            process.send_signal(2)
+            out, _ = process.communicate(timeout=20)
+        self.late_s = float(out)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process has used (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def bad_neighbours() -> AsyncIterator[list[dict[str, Any]]]:  # Any: JSON
+    """A connection of the site document for each of them, all running."""
+    async with AsyncExitStack() as stack:
+        connections: list[dict[str, Any]] = []  # Any: JSON
+        framings: tuple[Framing, ...] = ("tcp", "rtu")
+        for framing in framings:
+            for misdeed in MISDEEDS:
+                if framing == "tcp" or misdeed not in TCP_ONLY:
+                    peer = await stack.enter_async_context(HostilePeer(misdeed, framing=framing))
+                    connections.append(_connection(f"{framing}-{misdeed}", peer.port, framing))
+        field = await stack.enter_async_context(FastModbus(ports=2))
+        hole = await stack.enter_async_context(Proxy("127.0.0.1", field.ports[0]))
+        hole.black_hole()
+        slow = await stack.enter_async_context(Proxy("127.0.0.1", field.ports[1]))
+        slow.delay_s = 0.4
+        with socket.socket() as closed:  # bound, and nobody listens: nobody else can get the port
+            closed.bind(("127.0.0.1", 0))
+            places = {"black-hole": hole.port, "slow": slow.port, "dead": int(closed.getsockname()[1])}
+            yield [*connections, *(_connection(name, port, "tcp") for name, port in places.items())]
+
+
+def _connection(name: str, port: int, framing: Framing) -> dict[str, Any]:  # Any: JSON
+    tags = [{"name": "level", "at": "holding:300", "kind": "uint16", "max_silence_s": 0}]
+    return {
+        "name": f"bad-{name}",
+        "type": "modbus-tcp" if framing == "tcp" else "modbus-rtu-tcp",
+        "host": "127.0.0.1",
+        "port": port,
+        "devices": [{"name": f"bad-{name}", "unit_id": 1, "scan_s": SCAN_S, "tags": tags}],
+    }
+
+
+def good_lines(metrics: str) -> Punctuality:
+    """The punctuality of the good connections alone."""
+    return punctuality("\n".join(line for line in metrics.splitlines() if 'connection="line-' in line))
+
+
+async def test_no_bad_device_delays_a_good_one(tmp_path: Path, free_port: Any) -> None:  # Any: a fixture that gives ports
+    """Scans of the good ones are on time, none is lost, memory stays, and what the bad ones take of the processor is small."""
+    port, machine, seen = free_port(), Machine(), Seen()
+    neighbours: list[dict[str, Any]] = []  # Any: JSON
+
+    def change(document: dict[str, Any]) -> None:  # Any: JSON
+        document["telemetry"] = {"metrics_port": port}
+        stamp = {"name": "stamp", "at": f"holding:{STAMP}", "kind": "uint64", "max_silence_s": 0}
+        for connection in document["connections"]:
+            connection["devices"][0]["tags"] = [*connection["devices"][0]["tags"], stamp]
+        document["connections"] += neighbours
+
+    async with bad_neighbours() as bad, rig(tmp_path, Plan(devices=GOOD, scan_s=SCAN_S, change=change)) as plant:
+        plant.oracle.also.append(seen)
+        await plant.arrive(GOOD * 10)
+        with machine.measured():
+            alone = await _stretch(plant, port, seen, ALONE_S)
+        neighbours += bad
+        plant.gateway.write(plant.site())
+        await asyncio.to_thread(plant.gateway.reload)
+        await asyncio.sleep(OUTSET_S)
+        with machine.measured():
+            together = await _stretch(plant, port, seen, TOGETHER_S)
+        verdict = await plant.finish(most_in_flight=0)
+    cpu = together["cpu"] - alone["cpu"]
+    figures.record(
+        "hostile-neighbours",
+        good=GOOD,
+        bad=len(bad),
+        seconds=TOGETHER_S,
+        records=verdict.records,
+        machine_p99_s=round(machine.late_s, 4),
+        cpu_of_bad=round(cpu, 3),
+        **{f"alone_{name}": round(number, 4) for name, number in alone.items()},
+        **{name: round(number, 4) for name, number in together.items()},
+    )
+    assert not verdict.lost
+    assert together["bad_requests"] > len(bad), "the bad ones were asked, again and again"
+    assert together["outside_p99_s"] <= MOST_LATE_S + machine.late_s
+    assert together["own_p99_s"] <= MOST_LATE_S or machine.late_s > MOST_LATE_S / 2
+    assert together["growth"] <= MOST_GROWTH
+    assert cpu <= MOST_CPU
+
+
+async def _stretch(plant: Rig, port: int, seen: Seen, seconds: float) -> dict[str, float]:
+    """What is measured over ``seconds``."""
+    pid = plant.gateway.pid
+    first = await asyncio.to_thread(plant.gateway.metrics, port)
+    memory, cpu, began, began_ns = resident(pid), cpu_s(pid), time.monotonic(), time.time_ns()
+    await asyncio.sleep(seconds)
+    last = await asyncio.to_thread(plant.gateway.metrics, port)
+    ended_ns = time.time_ns()
+    used = (cpu_s(pid) - cpu) / (time.monotonic() - began)
+    await plant.arrive(GOOD * 5)
+    own = good_lines(last).since(good_lines(first))
+    late = seen.lateness_s(began_ns, ended_ns)
+    assert len(late) > 0.5 * GOOD * seconds / SCAN_S, f"only {len(late)} scans were seen from outside"
+    return {
+        "outside_p99_s": p99(late),
+        "outside_max_s": late[-1],
+        "own_p99_s": own.p99_s(),
+        "missed": own.missed,
+        "cpu": used,
+        "growth": resident(pid) - memory,
+        "bad_requests": _bad_requests(last) - _bad_requests(first),
+    }
+
+
+def _bad_requests(metrics: str) -> float:
+    return sum(float(count) for count in re.findall(r'^holdfast_requests_total\{connection="bad-[^"]*"\} (\S+)$', metrics, re.MULTILINE))
