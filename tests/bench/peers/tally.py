@@ -1,0 +1,99 @@
+"""What a subscriber of the broker receives from a product, and what can be said of it: values, scans, ages, what is missing.
+
+Three products, three ways to write a message; ``DECODERS`` turns each into a device, its values and, for the device
+``stamp``, the moments at which the field answered. Every value tells the round of its device in which it was read
+(``tests/peers/fast_modbus.c``), so that what never arrived can be named.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from protocols.sparkplug.sparkplug_b_pb2 import Payload
+from tests.bench.loads import GATEWAY, GROUP, STAMP_DEVICE
+
+Scan = tuple[str, Sequence[float]]
+"""A device and some values of it; stamps are nanoseconds."""
+Decoder = Callable[[str, bytes], list[Scan]]
+ROUNDS: Final = 1000
+"""Rounds are counted modulo this."""
+
+
+def holdfast(topic: str, body: bytes) -> list[Scan]:
+    device = topic.rpartition("/")[2]
+    metrics = Payload.FromString(body).metrics
+    if device == STAMP_DEVICE:
+        return [(device, [metric.long_value for metric in metrics])]
+    return [(device, [metric.float_value for metric in metrics])]
+
+
+def node_red(topic: str, body: bytes) -> list[Scan]:
+    """One object a scan; the stamp is in microseconds, because a JavaScript number cannot hold nanoseconds."""
+    device = topic.rpartition("/")[2]
+    values: dict[str, float] = _json(body)
+    if device == STAMP_DEVICE:
+        return [(device, [values["us"] * 1000])]
+    return [(device, list(values.values()))]
+
+
+def node_red_topics(topic: str, body: bytes) -> list[Scan]:
+    """A number for each topic ``nodered/DEVICE/TAG``."""
+    device = topic.split("/")[1]
+    return node_red(topic, body) if device == STAMP_DEVICE else [(device, [float(body)])]
+
+
+def thingsboard(topic: str, body: bytes) -> list[Scan]:
+    """``{device: [{"ts": ms, "values": {...}}, ...]}``."""
+    told: dict[str, list[dict[str, Any]]] = _json(body)  # Any: JSON
+    return [(device, list(entry["values"].values())) for device, entries in told.items() for entry in entries]
+
+
+_json: Final = msgspec.json.Decoder().decode
+DECODERS: Final[dict[str, tuple[str, Decoder]]] = {
+    "holdfast": (f"spBv1.0/{GROUP}/DDATA/{GATEWAY}/+", holdfast),
+    "node-red": ("nodered/+", node_red),
+    "node-red-topics": ("nodered/#", node_red_topics),
+    "thingsboard": ("v1/gateway/telemetry", thingsboard),
+}
+"""For each product: the topics that its values come on, and how to read them."""
+
+
+@dataclass
+class Tally:
+    """Everything that came since ``forget``."""
+
+    decode: Decoder
+    tags: int
+    """Values of one scan of a device."""
+    by_round: bool = False
+    """Also note when each device's rounds came. Costs a little, so only where something may be lost."""
+    messages: int = 0
+    values: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Values of each device, the stamp not counted."""
+    wrong: int = 0
+    """Values that the field never gave, among the first and the last of each message."""
+    ages_s: list[float] = field(default_factory=list)
+    rounds: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    """For each device: when each of its rounds came first."""
+
+    def add(self, topic: str, body: bytes, now_ns: int) -> None:
+        self.messages += 1
+        for device, values in self.decode(topic, body):
+            if device == STAMP_DEVICE:
+                self.ages_s += [(now_ns - stamp) / 1e9 for stamp in values]
+                continue
+            self.values[device] += len(values)
+            self.wrong += sum(not self._is_right(value) for value in (values[0], values[-1]))
+            if self.by_round:
+                rounds = self.rounds[device]
+                for a_round in {int(value) % ROUNDS for value in values}:
+                    rounds.setdefault(a_round, now_ns / 1e9)
+
+    def _is_right(self, value: float) -> bool:
+        """Register pair ``p`` gives ``1000 * p + round``; see ``tests.peers.fast.counter``."""
+        return value == int(value) and 0 <= value < self.tags * ROUNDS
