@@ -86,8 +86,8 @@ def main() -> None:
     say()
     try:
         asyncio.run(measure(cases, given.repetitions or (1 if given.quick else REPETITIONS), folder, report))
-        show(report)
     finally:
+        show(report)
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         say(f"\nwritten to {given.json}")

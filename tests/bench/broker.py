@@ -22,7 +22,7 @@ QUIET: Final = "listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\
 STAMPS: Final = f"spBv1.0/{GROUP}/DDATA/{GATEWAY}/{STAMP_DEVICE}"
 BIRTHS: Final = f"spBv1.0/{GROUP}/NBIRTH/{GATEWAY}"
 MARKS: Final = f"holdfast/{GROUP}/{GATEWAY}/ledger"
-AGAIN_S: Final = 0.05
+AGAIN_S: Final = 0.02
 
 
 class Broker:

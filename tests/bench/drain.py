@@ -10,8 +10,11 @@ one that is overtaken and comes as history after all counts with the age that it
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -92,15 +95,26 @@ async def _drained(rig: Rig) -> Drained:
     """Let the broker return, and look on."""
     latency = rig.latency
     head = int((await _ledger(rig))["lanes"][Lane.TELEMETRY]["head"])
-    before = await rig.look()
     latency.recording = True
-    await rig.broker.start()
+    with _frozen(rig.pid):  # else the gateway may be there before the subscriber, and nobody sees the beginning
+        await rig.broker.start()
+        await latency.connected.wait()
     returned_ns = time.time_ns()
+    before = await rig.look()
     history = await _delivered(latency, head)
     after = await rig.look()
     await asyncio.sleep(SETTLE_S)
     latency.recording = False
     return _result(rig, returned_ns, before, after, history)
+
+
+@contextmanager
+def _frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def _ledger(rig: Rig) -> dict[str, Any]:  # Any: JSON
