@@ -201,7 +201,7 @@ def _row(tag: str, metric: Any) -> Row:  # Any: protobuf makes its classes at ru
     status = 0
     for key, value in zip(metric.properties.keys, metric.properties.values, strict=True):
         if key == "StatusCode":
-            status = value.int_value
+            status = value.long_value  # a UInt32: see protocols/sparkplug/README.md
     kind = metric.WhichOneof("value")
     return Row(tag, None if metric.is_null or kind is None else getattr(metric, kind), status, metric.timestamp)
 
