@@ -28,6 +28,9 @@ from protocols.tls import client_context
 
 MAX_FOREIGN_BYTES: Final = 64 * 1024
 """A peer that sends so much that nobody asked for, between two answers, is cut off."""
+FOREIGN_FRAME_BYTES: Final = 1024
+"""A foreign frame counts as so many bytes at least: it costs its work, however short it is. 64 of them between two answers are
+more than late answers ever are, and take well below a millisecond."""
 WINDOW: Final = 300
 """No frame of any kind is longer."""
 LEAST_QUIET_S: Final = 0.05
@@ -219,7 +222,7 @@ class Line(ABC):
             case Verdict.FOREIGN:
                 self.foreign = f"an answer {taken.why}"
                 self._count("foreign")
-                self._unasked(taken.used)
+                self._unasked(max(taken.used, FOREIGN_FRAME_BYTES))
             case Verdict.WRONG:
                 self._miss("wrong", f"{self.where}: an answer that does not fit the request: {taken.why}")
             case _:

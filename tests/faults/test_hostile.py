@@ -9,6 +9,7 @@ delays everybody by is measured beside it and allowed for, so that a busy machin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -27,8 +28,9 @@ from tests.faults.rig import Plan, Rig, rig
 from tests.faults.watch import Punctuality, punctuality, resident
 from tests.peers.cloud import Absence, Arrival, Told
 from tests.peers.fast import STAMP, FastModbus
-from tests.peers.hostile import MISDEEDS, TCP_ONLY, Framing, HostilePeer
+from tests.peers.hostile import MISDEEDS, TCP_ONLY, Framing, HostilePeer, Talk
 from tests.peers.proxy import Proxy
+from tests.peers.unit import tcp_frame
 
 GOOD: Final = 20
 SCAN_S: Final = 0.1
@@ -52,8 +54,9 @@ class Seen:
     def __call__(self, thing: Arrival | Absence | Told) -> None:
         if isinstance(thing, Arrival):
             good = {row.tag: row.value for row in thing.rows if row.value is not None}
-            if ROUND in good and "stamp" in good:
-                self.answered[thing.device][good[ROUND]] = good["stamp"]
+            scan, stamp = good.get(ROUND), good.get("stamp")
+            if isinstance(scan, int) and isinstance(stamp, int):
+                self.answered[thing.device][scan] = stamp
 
     def lateness_s(self, begin_ns: int, end_ns: int) -> list[float]:
         """How much later than on its device's best grid each scan between the two times was answered, ascending. A scan that
@@ -108,6 +111,22 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Flooder(HostilePeer):
+    """Answers each request truly, behind as many answers to other requests as a line would just bear by their bytes."""
+
+    def __init__(self, frame_bytes: int) -> None:
+        super().__init__("")
+        pdu = b"\x83\x02".ljust(frame_bytes - 7, b"\0")
+        self._flood = tcp_frame(0xFFFF, 1, pdu) * (60 * 1024 // frame_bytes)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = Talk(self, reader, writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                await talk.send(self._flood + talk.frame(*await talk.answer()))
+        writer.close()
+
+
 @asynccontextmanager
 async def bad_neighbours() -> AsyncIterator[list[dict[str, Any]]]:  # Any: JSON
     """A connection of the site document for each of them, all running."""
@@ -119,6 +138,9 @@ async def bad_neighbours() -> AsyncIterator[list[dict[str, Any]]]:  # Any: JSON
                 if framing == "tcp" or misdeed not in TCP_ONLY:
                     peer = await stack.enter_async_context(HostilePeer(misdeed, framing=framing))
                     connections.append(_connection(f"{framing}-{misdeed}", peer.port, framing))
+        for number, size in enumerate((9, 9, 9, 260)):
+            flooder = await stack.enter_async_context(Flooder(size))
+            connections.append(_connection(f"flood-{number}", flooder.port, "tcp"))
         field = await stack.enter_async_context(FastModbus(ports=2))
         hole = await stack.enter_async_context(Proxy("127.0.0.1", field.ports[0]))
         hole.black_hole()
