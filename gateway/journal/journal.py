@@ -335,7 +335,11 @@ class Journal:
         return await self._loop.run_in_executor(self._writer, chain.read, first, end, max_records, max_bytes)
 
     def _from_tail(self, state: _LaneState, first: int, end: int, max_records: int, max_bytes: int) -> list[Record | Lost]:
-        """As many entries as memory holds without a hole."""
+        """As many entries as memory holds without a hole. What was counted as lost is one, although memory may have it still."""
+        with state.book.lock:
+            lost = state.book.gaps.within(first, end)
+        if lost:
+            end = lost[0][0] - 1
         found: list[Record | Lost] = []
         tail, size = state.tail, 0
         for seq in range(first, min(end, first + max_records - 1) + 1):
