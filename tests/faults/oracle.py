@@ -70,6 +70,8 @@ class Verdict:
     longest_in_flight: int
     absent: int = 0
     """Scans that the field answered and that never came, where records are counted as lost."""
+    unconfirmed: int = 0
+    """Records that came and are counted as lost: dropped before their confirmation came."""
 
 
 class Oracle:
@@ -186,12 +188,15 @@ class Oracle:
         self._balance(ledger, told_lost, quarantined)
         lost = sum(ledger["dropped"].values()) + ledger["quarantined"] if ledger else told_lost.total()
         in_flight, absent = self._compare_with_the_field(answered, lost, lives, most_in_flight)
-        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), max(in_flight, default=0), absent)
+        unconfirmed = sum(len(line.had.keys() & line.lost.keys()) for line in self.lines.values())
+        longest = max(in_flight, default=0)
+        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), longest, absent, unconfirmed)
 
     def _balance(self, ledger: dict[str, Any] | None, told_lost: Counter[str], quarantined: int) -> None:  # Any: JSON
         if ledger is None:
             return
-        had = sum(len(line.had) for (lane, _), line in self.lines.items() if lane == "telemetry")
+        mine = [line for (lane, _), line in self.lines.items() if lane == "telemetry"]
+        had = sum(len(line.had.keys() - line.lost.keys()) for line in mine)  # both: it came, its confirmation never did, and it was dropped
         dropped = sum(ledger["dropped"].values())
         assert ledger["pending"] == 0, ledger
         assert ledger["quarantined"] <= quarantined, ledger
