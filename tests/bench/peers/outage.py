@@ -54,7 +54,7 @@ Came = dict[str, dict[int, float]]
 """For each device: when each of its rounds came first (UTC seconds)."""
 
 
-async def outage(product: Product, load: Load, folder: Path, outage_s: float) -> Outage:
+async def outage(product: Product, load: Load, folder: Path, outage_s: float, quiet_s: float = QUIET_S) -> Outage:
     """Run ``product`` under ``load`` and take the broker away for ``outage_s``; ``folder`` exists and is its own."""
     if load.scan_s * ROUNDS < outage_s + 2 * PATIENCE_S:
         raise ValueError(f"{load.name}: rounds are counted modulo {ROUNDS}, so this load is too fast to tell them apart")
@@ -72,10 +72,10 @@ async def outage(product: Product, load: Load, folder: Path, outage_s: float) ->
         await asyncio.sleep(outage_s)
         after, elapsed, ended = await rounds(field.ports), time.monotonic() - began, time.time()
         await proxy.heal()
-        await _settle(counted, after, ended)
+        await _settle(counted, after, ended, quiet_s)
         report = await told(counted)
     came = _came(report)
-    lost = sum(len(_missing(came, device, before, after)) for device in after)
+    lost = sum(len(missing(came, device, before, after)) for device in after)
     late = [at for at in _arrivals(came, after) if at > ended]
     live = [at for found in came.values() for at in found.values() if at > ended]
     return Outage(
@@ -106,15 +106,15 @@ async def _round(port: int) -> int:
     return int(value)
 
 
-async def _settle(counted: Program, after: dict[str, int], ended: float) -> None:
+async def _settle(counted: Program, after: dict[str, int], ended: float, quiet_s: float) -> None:
     """Wait until everything up to ``after`` has come, or until nothing of it has come for long."""
     while True:
         came = _came(await told(counted))
-        if not any(_missing(came, device, after, after) for device in after):
+        if not any(missing(came, device, after, after) for device in after):
             return
         latest = max((at for found in came.values() for at in found.values()), default=0.0)
         last = max((ended, *_arrivals(came, after)))
-        if time.time() > ended + PATIENCE_S or (latest > ended and time.time() > last + QUIET_S):
+        if time.time() > ended + PATIENCE_S or (latest > ended and time.time() > last + quiet_s):
             return
         await asyncio.sleep(1)
 
@@ -123,7 +123,7 @@ def _came(report: dict[str, Any]) -> Came:  # Any: JSON
     return {device: {int(number): at for number, at in found.items()} for device, found in report["rounds"].items()}
 
 
-def _missing(came: Came, device: str, before: dict[str, int], after: dict[str, int]) -> set[int]:
+def missing(came: Came, device: str, before: dict[str, int], after: dict[str, int]) -> set[int]:
     """Rounds of ``device`` that did not come: from the first that did, or else from ``before``, up to ``after``."""
     found = came.get(device, {})
     return set(range(min((before[device], *found)), after[device] + 1)) - set(found)
