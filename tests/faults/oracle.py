@@ -84,6 +84,8 @@ class Oracle:
         self.values = 0
         self.wrong: list[str] = []
         """Each finding that breaks 1, 2 or 3, in words."""
+        self.on_new: Callable[[], None] | None = None
+        """Called when a record comes that had not come before, at once and in the thread that brought it."""
         self.also: list[Callable[[Arrival | Absence | Told], None]] = []
         """Who else is told, after the judge."""
 
@@ -124,6 +126,8 @@ class Oracle:
             if line.had[seq] != content:
                 self.wrong.append(f"{arrival.name} of {arrival.device} came twice with different content")
             return
+        if self.on_new is not None:
+            self.on_new()
         line.had[seq] = content
         device = self.devices[arrival.device]
         device.records += 1

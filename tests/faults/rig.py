@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import asynccontextmanager
@@ -149,6 +151,18 @@ class Rig:
         """SIGKILL. It must have lived until then."""
         self._lives_still()
         await asyncio.to_thread(self.gateway.kill)
+
+    async def strike(self, how: signal.Signals, deadline_s: float = DEADLINE_S) -> None:
+        """Send the gateway a signal in the very moment when something new comes to the cloud: what it hands over must be stored."""
+        struck = threading.Event()
+
+        def hit() -> None:  # in the thread of the cloud
+            self.oracle.on_new = None
+            os.kill(self.gateway.pid, how)
+            struck.set()
+
+        self.oracle.on_new = hit
+        await self.until("a record to strike at", struck.is_set, deadline_s)
 
     async def reload(self, document: dict[str, Any] | None = None) -> None:  # Any: JSON
         """Have the gateway take ``document`` (or the one of the plan again); returns when it has."""

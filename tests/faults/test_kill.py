@@ -20,6 +20,8 @@ from tests.faults.rig import Rig, dice, many, rig, spread
 KILLS: Final = many(ci=50, long=1000)
 STARTING: Final = 0.3
 """The share of lives that end in start-up, which takes about half a second."""
+STRIKING: Final = 0.3
+"""The share of kills that come in the moment when a record comes to the cloud."""
 BROKER_GOES, BROKER_COMES, RELOADS = 0.12, 0.4, 0.1
 """How likely each is in one life."""
 RESTART_S: Final = 5.0
@@ -36,12 +38,13 @@ async def test_a_gateway_killed_again_and_again_loses_nothing_that_it_stored(tmp
     records: list[float] = []
     async with rig(tmp_path) as plant:
         await plant.arrive(100)
+        await plant.kill()
         for _ in range(KILLS):
-            await plant.kill()
             plant.broker_goes_or_comes(chance, goes=BROKER_GOES, comes=BROKER_COMES)
             await plant.launch()
             if chance.random() < STARTING:
                 await asyncio.sleep(chance.uniform(0, 0.8))
+                await plant.kill()
                 continue
             scans.append(await plant.first_scan())
             if plant.broker_runs and chance.random() < 0.5:
@@ -49,6 +52,11 @@ async def test_a_gateway_killed_again_and_again_loses_nothing_that_it_stored(tmp
             if chance.random() < RELOADS:
                 _reload(plant, chance)
             await asyncio.sleep(chance.expovariate(1 / 0.3))
+            if plant.broker_runs and chance.random() < STRIKING:
+                await plant.strike(signal.SIGKILL)
+                await asyncio.to_thread(plant.gateway.kill)
+            else:
+                await plant.kill()
         await _heal(plant)
         verdict = await plant.finish(most_in_flight=MOST_IN_FLIGHT, deadline_s=300)
     assert not verdict.lost
@@ -81,7 +89,6 @@ def _reload(plant: Rig, chance: random.Random) -> None:
 
 async def _heal(plant: Rig) -> None:
     """Everything runs again, and everything configured is read."""
-    await plant.kill()
     plant.set_broker(True)
     plant.gateway.write(plant.site())
     await plant.start()

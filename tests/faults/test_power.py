@@ -23,6 +23,8 @@ CUTS: Final = many(ci=50, long=1000)
 MEGABYTES: Final = 192
 STARTING: Final = 0.25
 """The share of cuts that meet a start: the one after another cut, so a journal that is being mended."""
+STRIKING: Final = 0.3
+"""The share of cuts that come in the moment when a record comes to the cloud."""
 BROKER_GOES, BROKER_COMES = 0.15, 0.4
 MOST_IN_FLIGHT: Final = 20
 """Scans of a device that may go with the power: those not yet durable. See ``test_kill.py``; loop devices are slower."""
@@ -36,19 +38,25 @@ async def test_power_cut_again_and_again_takes_nothing_that_was_stored(tmp_path:
     with disk(tmp_path, MEGABYTES) as power:
         async with rig(tmp_path, Plan(journal=power.mount / "journal", change=_small)) as plant:
             await plant.arrive(100)
+            await _cut(plant, power)
             for _ in range(CUTS):
-                await _cut(plant, power)
                 plant.broker_goes_or_comes(chance, goes=BROKER_GOES, comes=BROKER_COMES)
                 await plant.launch()
                 if chance.random() < STARTING:
                     await asyncio.sleep(chance.uniform(0, 0.8))
+                    await _cut(plant, power)
                     continue
                 scans.append(await plant.first_scan())
                 durable = await _still_there(plant, durable)
                 await asyncio.sleep(chance.expovariate(1 / 0.3))
                 durable = await _still_there(plant, durable)
-                await asyncio.sleep(chance.uniform(0, 0.03))
+                if plant.broker_runs and chance.random() < STRIKING:
+                    await plant.strike(signal.SIGSTOP)
+                else:
+                    await asyncio.sleep(chance.uniform(0, 0.03))
+                await _cut(plant, power)
             plant.set_broker(True)
+            await plant.start()
             await plant.arrive(200)
             await _still_there(plant, durable)
             verdict = await plant.finish(most_in_flight=MOST_IN_FLIGHT, deadline_s=300)
