@@ -105,7 +105,7 @@ class Run:
     def fail(self, product: Product, load: str, error: PeerEnded) -> None:
         """That a product breaks under a load is a result; the others are still measured."""
         self.failures.append(f"{product.name}, {load}: {error}")
-        say(f"{'':2}{product.name:16}{error}")
+        say(f"{'':2}{product.name:20}{error}")
 
     def compare(self, load: Load) -> None:
         """Medians, their spread, and Holdfast's share of each peer's."""
@@ -120,7 +120,7 @@ class Run:
                 [each.p99_s * 1e3 for each in costs if each.p99_s is not None],
             )
             columns = "".join(f"{_spread(values):>{WIDE}}" for values in figures)
-            say(f"{'':2}{product.name:16}{columns}{_promise(load, product, self.share(load, product)):>{WIDE}}")
+            say(f"{'':2}{product.name:20}{columns}{_promise(load, product, self.share(load, product)):>{WIDE}}")
 
     def of(self, load: Load, product: Product) -> list[Cost]:
         return [each for each in self.costs if each.load == load.name and each.product == product.name]
@@ -147,13 +147,13 @@ class Run:
 
 
 HEAD: Final = (
-    f"{'':2}{'':16}{'values/s':>10}{'of':>11}{'CPU s/M':>9}{'core':>8}{'peak':>8}{'p50/p99 ms':>18}{'missed scans':>18}{'silent':>8}"
+    f"{'':2}{'':20}{'values/s':>10}{'of':>11}{'CPU s/M':>9}{'core':>8}{'peak':>8}{'p50/p99 ms':>18}{'missed scans':>18}{'silent':>8}"
     f"{'messages/s':>12}"
 )
 WIDE: Final = 24
 COMPARED: Final = ("values/s", "CPU s/M values", "peak MB", "p50 ms", "p99 ms", "CPU, holdfast / this")
-COMPARE_HEAD: Final = f"{'':2}{'median (spread)':16}" + "".join(f"{name:>{WIDE}}" for name in COMPARED)
-OUTAGE_HEAD: Final = f"{'':2}{'':16}{'values due':>12}{'read':>10}{'lost':>10}{'twice':>8}{'first after':>13}{'all after':>11}"
+COMPARE_HEAD: Final = f"{'':2}{'median (spread)':20}" + "".join(f"{name:>{WIDE}}" for name in COMPARED)
+OUTAGE_HEAD: Final = f"{'':2}{'':20}{'values due':>12}{'read':>10}{'lost':>10}{'twice':>8}{'first after':>13}{'all after':>11}"
 
 
 def _line(each: Cost) -> str:
@@ -161,7 +161,7 @@ def _line(each: Cost) -> str:
     ages = f"{each.p50_s * 1e3:.1f}/{each.p99_s * 1e3:.1f}" if each.p50_s is not None and each.p99_s is not None else "none came"
     trouble = f"  {each.wrong} WRONG VALUES" if each.wrong else ""
     return (
-        f"{'':2}{each.product:16}{each.values_per_s:>10,.0f}{each.asked_per_s:>11,.0f}{each.cpu_s_per_million:>9.2f}{each.cpu_share:>8.1%}"
+        f"{'':2}{each.product:20}{each.values_per_s:>10,.0f}{each.asked_per_s:>11,.0f}{each.cpu_s_per_million:>9.2f}{each.cpu_share:>8.1%}"
         f"{each.peak_bytes / 1e6:>5.0f} MB{ages:>18}{missed:>18}{each.silent:>8}{each.messages_per_s:>12,.0f}{trouble}"
     )
 
@@ -169,7 +169,7 @@ def _line(each: Cost) -> str:
 def _outage_line(each: Outage) -> str:
     first = f"{each.first_s:.1f} s" if each.first_s is not None else "never"
     drained = f"{each.drained_s:.1f} s" if each.drained_s is not None else "nothing"
-    return f"{'':2}{each.product:16}{each.due:>12,}{each.read:>10,}{each.lost:>10,}{each.twice:>8,}{first:>13}{drained:>11}"
+    return f"{'':2}{each.product:20}{each.due:>12,}{each.read:>10,}{each.lost:>10,}{each.twice:>8,}{first:>13}{drained:>11}"
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -20,6 +20,7 @@ from tests.bench.measure import peak_bytes
 
 TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 PATIENCE_S: Final = 15.0
+MOMENT_S: Final = 0.2
 
 
 class MissingPeer(Exception):
@@ -39,10 +40,18 @@ async def running(command: Sequence[str], folder: Path, environment: Mapping[str
         )
     try:
         yield process.pid
-        if process.returncode is not None:
-            raise PeerEnded(f"{command[0]} ended with {process.returncode}:\n{tail(folder / 'log')}")
+    except (OSError, ValueError):  # perhaps its account in /proc is gone, because it is
+        await _must_live(process, folder)
+        raise
+    else:
+        await _must_live(process, folder)
     finally:
         await _end(process)
+
+
+async def _must_live(process: asyncio.subprocess.Process, folder: Path) -> None:
+    with contextlib.suppress(TimeoutError):
+        raise PeerEnded(f"the process ended with {await asyncio.wait_for(process.wait(), MOMENT_S)}:\n{tail(folder / 'log')}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -50,6 +50,7 @@ PRODUCTS: Final = {
     for product in (
         Product("holdfast", holdfast, _holdfast_version),
         Product("thingsboard", thingsboard.thingsboard, thingsboard.version, thingsboard.missing),
+        Product("thingsboard-sqlite", thingsboard.thingsboard_sqlite, thingsboard.version, thingsboard.missing),
         Product("node-red", node_red.node_red, node_red.version, node_red.missing),
         Product("node-red-topics", node_red.node_red_topics, node_red.version, node_red.missing),
     )

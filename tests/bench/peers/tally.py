@@ -59,6 +59,7 @@ DECODERS: Final[dict[str, tuple[str, Decoder]]] = {
     "node-red": ("nodered/+", node_red),
     "node-red-topics": ("nodered/#", node_red_topics),
     "thingsboard": ("v1/gateway/telemetry", thingsboard),
+    "thingsboard-sqlite": ("v1/gateway/telemetry", thingsboard),
 }
 """For each product: the topics that its values come on, and how to read them."""
 

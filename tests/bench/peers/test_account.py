@@ -20,7 +20,7 @@ from protocols.sparkplug.sparkplug_b_pb2 import Payload
 from tests.bench.loads import STAMP_DEVICE, Load
 from tests.bench.peers import node_red, thingsboard
 from tests.bench.peers.outage import missing, outage
-from tests.bench.peers.process import Cpu, family, family_cpu
+from tests.bench.peers.process import Cpu, PeerEnded, family, family_cpu, family_peak_bytes, running
 from tests.bench.peers.products import PRODUCTS, Product
 from tests.bench.peers.tally import DECODERS, Tally
 from tests.bench.peers.trial import cost
@@ -57,6 +57,9 @@ MESSAGES = {
         ("nodered/stamp", json.dumps({"us": ASKED // 1000}).encode()),
     ],
 }
+
+
+MESSAGES["thingsboard-sqlite"] = MESSAGES["thingsboard"]
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -110,6 +113,19 @@ async def test_a_childs_cpu_counts() -> None:
     assert family_cpu(process.pid).since(before) > 0.25
     assert family(process.pid) == [process.pid]
     await process.communicate(b"\n")
+
+
+async def _watch_until_it_ends(folder: Path) -> None:
+    async with asyncio.timeout(10), running((sys.executable, "-c", "print('alas'); raise SystemExit(3)"), folder, {}) as pid:
+        while True:
+            family_peak_bytes(pid)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_product_that_ends_by_itself_says_so(tmp_path: Path) -> None:
+    """Its account in /proc is gone; what is told is that it ended, and its last words."""
+    with pytest.raises(PeerEnded, match="ended with 3:\nalas"):
+        await _watch_until_it_ends(tmp_path)
 
 
 def test_node_red_reads_each_register_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,17 +19,23 @@ HOME: Final = ROOT / "build" / "bench" / "peers" / "tb"
 PROGRAM: Final = HOME / "bin" / "thingsboard-gateway"
 FULL_SPEED_S: Final = 0.2
 """The period with 100 devices of 100 tags at which it delivers most; shorter ones make it slower."""
+MEMORY: Final[Mapping[str, Any]] = {"type": "memory", "read_records_count": 1000, "max_records_count": 100000}
+"""Its default, and the fastest: what it holds ends with the process."""
+SQLITE: Final[Mapping[str, Any]] = {"type": "sqlite", "max_read_records_count": 1000, "writing_batch_size": 1000, "messages_ttl_in_days": 7}
+"""What it holds outlives the process; commits are not synchronised with the disk (journal mode WAL, synchronous NORMAL)."""
 MOST: Final = 124
 """Registers of one request: whole float32 pairs, as many as Modbus allows."""
 
 
 @asynccontextmanager
-async def thingsboard(load: Load, ports: Sequence[int], broker_port: int, folder: Path) -> AsyncIterator[int]:
+async def thingsboard(
+    load: Load, ports: Sequence[int], broker_port: int, folder: Path, storage: Mapping[str, Any] = MEMORY
+) -> AsyncIterator[int]:
     """The process id of a thingsboard-gateway that reads ``load`` over ``ports``."""
     if told := missing():
         raise MissingPeer(told)
     for name, document in {
-        "tb_gateway.json": gateway(broker_port),
+        "tb_gateway.json": gateway(broker_port, storage),
         "modbus.json": connector(load, ports),
         "logs.json": LOGS,
         "connected_devices.json": {},
@@ -37,6 +43,14 @@ async def thingsboard(load: Load, ports: Sequence[int], broker_port: int, folder
         (folder / name).write_text(json.dumps(document))
     (folder / "logs").mkdir()
     async with running((str(PROGRAM),), folder, {"TB_GW_CONFIG_DIR": str(folder)}) as pid:
+        yield pid
+
+
+@asynccontextmanager
+async def thingsboard_sqlite(load: Load, ports: Sequence[int], broker_port: int, folder: Path) -> AsyncIterator[int]:
+    """The same with its storage on disk, for information."""
+    (folder / "data").mkdir()
+    async with thingsboard(load, ports, broker_port, folder, {**SQLITE, "data_file_path": f"{folder / 'data'}/"}) as pid:
         yield pid
 
 
@@ -53,7 +67,7 @@ def version() -> str:
 VERSION: Final = "from importlib.metadata import version as v; print(v('thingsboard-gateway'), 'pymodbus', v('pymodbus'))"
 
 
-def gateway(broker_port: int) -> dict[str, Any]:  # Any: JSON
+def gateway(broker_port: int, storage: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
     return {
         "thingsboard": {
             "host": "127.0.0.1",
@@ -74,7 +88,7 @@ def gateway(broker_port: int) -> dict[str, Any]:  # Any: JSON
             "reportStrategy": {"type": "DISABLED"},
             "checkingDeviceActivity": {"checkDeviceInactivity": False},
         },
-        "storage": {"type": "memory", "read_records_count": 1000, "max_records_count": 100000},
+        "storage": dict(storage),
         "grpc": {"enabled": False},
         "connectors": [{"type": "modbus", "name": "bench", "configuration": "modbus.json"}],
     }
