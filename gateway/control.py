@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from gateway import questions
 from gateway.journal import Journal
+from gateway.tasks import cancel
+
+log = structlog.get_logger("holdfast.control")
 
 SOCKET: Final = "control.sock"
 MAX_LINE: Final = 1024 * 1024
 REQUEST_TIMEOUT_S: Final = 10.0
+LISTEN_AGAIN_S: Final = 1.0
+_Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class NotRunning(Exception):
@@ -43,17 +50,40 @@ async def serving(journal: Journal, folder: Path) -> AsyncIterator[None]:
         writer.close()
 
     with _short(folder) as path:
-        _unlink(path)  # left by a crash: the journal's lock says that nobody else serves
-        mask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(answer, path, limit=MAX_LINE)
-        finally:
-            os.umask(mask)
+        first = await _listen(answer, path)
+        later = asyncio.create_task(_listen_later(answer, path)) if first is None else None
         try:
             yield
         finally:
-            server.close()
+            if later is not None:
+                await cancel(later)
+            if first is not None:
+                first.close()
             _unlink(path)
+
+
+async def _listen(answer: _Answer, path: str) -> asyncio.Server | None:
+    """None where the disk has no room for one more name. Raises OSError for anything else."""
+    _unlink(path)  # left by a crash: the journal's lock says that nobody else serves
+    mask = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(answer, path, limit=MAX_LINE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return None
+    finally:
+        os.umask(mask)
+
+
+async def _listen_later(answer: _Answer, path: str) -> None:
+    """Try until there is room, then listen until cancelled: a full disk keeps nothing else of the gateway from running."""
+    log.warning("questions_not_answered", advice="the disk has no room for the socket; it is tried again every second")
+    while (server := await _listen(answer, path)) is None:  # noqa: ASYNC110 - a file system tells nobody that it has room
+        await asyncio.sleep(LISTEN_AGAIN_S)
+    log.info("questions_answered")
+    async with server:
+        await server.serve_forever()
 
 
 async def ask(folder: Path, request: questions.Request) -> questions.Lines:
