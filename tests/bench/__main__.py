@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from tests.bench.cases import BENCHES
-from tests.bench.measure import ROOT, machine
+from tests.bench.measure import ROOT, machine, workplace
 from tests.bench.repeat import NOISY, Case, Run, Summary, repeat, summed_up
 from tests.bench.tables import line, remarks, table
 
@@ -78,14 +78,14 @@ def main() -> None:
     if unknown := set(names) - {bench.name for bench in BENCHES}:
         parser.error(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(bench.name for bench in BENCHES)}")
     cases = [case for bench in BENCHES if bench.name in names for case in bench.cases(given.quick)]
-    folder = OUT / "run"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = workplace(OUT, "run-")
     report = Report(machine=machine(), quick=given.quick, runs=[], summary={})
     for what, value in report.machine.items():
         say(f"{what:12} {value}")
     say()
     try:
         asyncio.run(measure(cases, given.repetitions or (1 if given.quick else REPETITIONS), folder, report))
+        shutil.rmtree(folder)  # after a failure it stays: the gateway's logs lie there
     finally:
         show(report)
         given.json.parent.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,17 @@ from typing import Any, Final
 
 from tests.bench import rtu_line, whole
 from tests.bench.broker import broker
-from tests.bench.drain import drain, drain_deep
-from tests.bench.loads import FULL, LINEAR, PACED, PLANT, UNIT_IDS, USUAL, Load, site
+from tests.bench.drain import drain, drain_deep, drain_narrow
+from tests.bench.loads import FULL, LINEAR, PACED, PLANT, SMALL, UNIT_IDS, USUAL, Load, site
 from tests.bench.repeat import Case, Figures
 from tests.peers.fast import FastModbus
 
 OUTAGE_S: Final = 20.0
 PLANT_HOURS: Final = 72.0
 BUSY_HOURS: Final = 1.0
+NARROW: Final = (12.0, 30.0)
+"""What a narrow link carries, in multiples of what the plant says."""
+NARROW_HOURS: Final = 0.1
 LINES: Final = (("3 units x 50 float32", 3, 50, 12.0), ("10 units x 5 float32", 10, 5, 8.0))
 BESIDE: Final = (replace(USUAL, seconds=10.0, warm_s=2.0), replace(FULL, seconds=8.0, warm_s=2.0))
 """Loads of what is measured beside the gateway."""
@@ -67,6 +70,17 @@ def _drain_deep(quick: bool) -> list[Case]:
 
 async def _run_drain_deep(load: Load, hours: float, folder: Path) -> Figures:
     return flat(asdict(await drain_deep(load, folder, hours)))
+
+
+def _drain_narrow(quick: bool) -> list[Case]:
+    hours = 0.02 if quick else NARROW_HOURS
+    return [
+        Case("drain-narrow", f"{SMALL.name}, link {times:g} x live", partial(_run_drain_narrow, SMALL, hours, times)) for times in NARROW
+    ]
+
+
+async def _run_drain_narrow(load: Load, hours: float, times_live: float, folder: Path) -> Figures:
+    return flat(asdict(await drain_narrow(load, folder, hours, times_live)))
 
 
 def flat(result: dict[str, Any]) -> Figures:  # Any: a dataclass as JSON
@@ -146,6 +160,7 @@ BENCHES: Final = (
     Bench("full", "the whole gateway as fast as it goes", lambda quick: _whole("full", (FULL,), quick), usual=True),
     Bench("drain", "the broker was away: history goes out beside live values", _drain, usual=True),
     Bench("drain-deep", "the same after days, and after an hour of a large plant", _drain_deep),
+    Bench("drain-narrow", "the same over a link that carries little and queues much", _drain_narrow),
     Bench("unit-ids", "100 devices behind one connection", lambda quick: _whole("unit-ids", UNIT_IDS, quick)),
     Bench("linear", "the same device 10, 100 and 500 times", lambda quick: _whole("linear", LINEAR, quick)),
     Bench("bare", "the least that Python can do: no journal, JSON, nothing checked", _bare),

@@ -1,7 +1,8 @@
 """How a backlog drains: how fast history goes out, and how late live values are meanwhile.
 
 ``drain`` takes the broker away from a running gateway for some seconds; ``drain_deep`` starts a gateway on a journal that
-holds three days of a small plant, written beforehand under a clock that walks through them. In both, time is counted
+holds days of records, written beforehand under a clock that walks through them; ``drain_narrow`` does so behind a link that
+carries little. In all, time is counted
 from the moment at which the broker answers, and the backlog is delivered when a ledger mark of history has come that
 reaches the last record of before that moment. A *live* value is one that was read after the gateway was connected again;
 one that is overtaken and comes as history after all counts with the age that it has then.
@@ -35,13 +36,16 @@ from tests.bench.broker import Latency
 from tests.bench.loads import STAMP_SCAN_S, UPLINK, Load, connections
 from tests.bench.measure import Spread, peak_bytes
 from tests.bench.whole import Moment, Rig, running
+from tests.peers.proxy import Proxy
 
 Timed = tuple[int, Mark]
 """A ledger mark and when it came, UTC nanoseconds."""
 DEADLINE_S: Final = 600.0
-SETTLE_S: Final = 3.0
+SETTLE_S: Final = 2.0
 """Goes by after the backlog is delivered, so that short drains have live values as well."""
 LOOK_EVERY_S: Final = 0.02
+VALUE_BYTES: Final = 21
+"""On the wire, of a float32 in Sparkplug, with its share of everything around it."""
 GROUP_ROUNDS: Final = 20
 """So many rounds of scans are stored together when a journal is written beforehand."""
 
@@ -88,6 +92,14 @@ async def drain_deep(load: Load, folder: Path, hours: float) -> Drained:
     """A gateway starts with ``hours`` of records in its journal, and then finds its broker."""
     await write(load, folder / "journal", hours)
     async with running(load, folder, with_broker=False) as rig:
+        return await _drained(rig)
+
+
+async def drain_narrow(load: Load, folder: Path, hours: float, times_live: float) -> Drained:
+    """The same over a link that can carry ``times_live`` of what the plant says, and queues a megabyte or so, as modems do."""
+    await write(load, folder / "journal", hours)
+    async with Proxy("127.0.0.1", 0) as link, running(load, folder, with_broker=False, link=link) as rig:
+        link.bytes_per_s = times_live * load.values_per_s * VALUE_BYTES
         return await _drained(rig)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
 
 from tests.bench.stacks import ThreadCpu
@@ -95,6 +96,12 @@ def _family(pid: int) -> list[int]:
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def workplace(under: Path, prefix: str) -> Path:
+    """A new folder for one run, so that two at the same time do not remove each other's journals."""
+    under.mkdir(parents=True, exist_ok=True)
+    return Path(mkdtemp(prefix=prefix, dir=under))
 
 
 @dataclass(frozen=True)

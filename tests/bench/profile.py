@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.loads import FULL_SPEED_S, Load
-from tests.bench.measure import ROOT, machine, thread_cpu
+from tests.bench.measure import ROOT, machine, thread_cpu, workplace
 from tests.bench.stacks import Frame, Share, ThreadCpu, Work, by_area, by_function, parse, shares
 from tests.bench.whole import Moment, Rig, running
 
@@ -36,9 +36,9 @@ async def profile(load: Load, seconds: float, folder: Path) -> None:
         before, began = thread_cpu(rig.pid), await rig.look()
         await asyncio.sleep(UNDISTURBED_S)
         threads, ended = _grown(before, thread_cpu(rig.pid)), await rig.look()
-        await _record(rig, "raw", seconds, folder / "stacks.txt")
+        await _record(rig, "raw", seconds, OUT / "stacks.txt")
         await _record(rig, "flamegraph", seconds / 2, OUT / "profile.svg")
-    found = shares(parse((folder / "stacks.txt").read_text()), threads)
+    found = shares(parse((OUT / "stacks.txt").read_text()), threads)
     values = ended.metrics["holdfast_link_in_total"] - began.metrics["holdfast_link_in_total"]
     _say_whole(threads, began, ended, values)
     _say_areas(found, values)
@@ -129,11 +129,10 @@ def main() -> None:
     parser.add_argument("--tags", type=int, default=100)
     parser.add_argument("--scan-s", type=float, default=FULL_SPEED_S, help="period; the default is full speed")
     given = parser.parse_args()
-    folder = OUT / "profile"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = workplace(OUT, "profile-")
     load = Load(f"{given.devices} x {given.tags}, {given.scan_s:g} s", given.devices, given.scan_s, tags=given.tags)
     asyncio.run(profile(load, given.seconds, folder))
+    shutil.rmtree(folder)  # after a failure it stays: the gateway's log lies there
 
 
 if __name__ == "__main__":

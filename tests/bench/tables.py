@@ -63,7 +63,7 @@ DRAIN: Final = (
 )
 COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     **dict.fromkeys(("paced", "full", "unit-ids", "linear"), GATEWAY),
-    **dict.fromkeys(("drain", "drain-deep"), DRAIN),
+    **dict.fromkeys(("drain", "drain-deep", "drain-narrow"), DRAIN),
     **dict.fromkeys(("bare", "driver"), (RATE, COST, CORE, PEAK)),
     "rtu": (
         Column("used", "used", _percent(1)),
@@ -106,7 +106,7 @@ def line(run: Run, times: int) -> str:
     """What is said when a repetition ends."""
     shown = "  ".join(f"{column.title} {column.show(run.figures[column.figure])}" for column in _short(run.bench, run.figures))
     noisy = "  NOISY" if run.is_noisy else ""
-    return f"{run.repetition}/{times}  {run.bench:10} {run.case:{CASE_WIDTH}} {shown}  load {run.load_average:.1f}{noisy}"
+    return f"{run.repetition}/{times}  {run.bench:12} {run.case:{CASE_WIDTH}} {shown}  load {run.load_average:.1f}{noisy}"
 
 
 def _short(bench: str, figures: Figures) -> list[Column]:

@@ -27,6 +27,7 @@ from tests.bench.loads import Load, site
 from tests.bench.measure import Machine, Spread, cpu_s, peak_bytes, quantile_bound
 from tests.peers.fast import FastModbus
 from tests.peers.mosquitto import free_port
+from tests.peers.proxy import Proxy
 
 START_S: Final = 60.0
 LATE: Final = "holdfast_scan_lateness_seconds"
@@ -107,8 +108,11 @@ async def measure(load: Load, folder: Path) -> Result:
 
 
 @asynccontextmanager
-async def running(load: Load, folder: Path, *, with_broker: bool = True) -> AsyncIterator[Rig]:
-    """A gateway under ``load`` that has read every device and, where it has a broker, had something confirmed."""
+async def running(load: Load, folder: Path, *, with_broker: bool = True, link: Proxy | None = None) -> AsyncIterator[Rig]:
+    """A gateway under ``load`` that has read every device and, where it has a broker, had something confirmed.
+
+    It reaches its broker through ``link``, if there is one.
+    """
     latency, broker = Latency(), Broker(folder)
     async with FastModbus(ports=load.ports) as field, broker.ended():
         if with_broker:
@@ -116,7 +120,10 @@ async def running(load: Load, folder: Path, *, with_broker: bool = True) -> Asyn
         listening = asyncio.ensure_future(latency.listen(broker.port))
         metrics_port = free_port()
         document = folder / "site.yaml"
-        document.write_text(json.dumps(site(load, field.ports, broker.port, metrics_port, folder)))
+        if link is not None:
+            link.target = ("127.0.0.1", broker.port)
+        seen_port = broker.port if link is None else link.port
+        document.write_text(json.dumps(site(load, field.ports, seen_port, metrics_port, folder)))
         try:
             if with_broker:
                 await latency.connected.wait()
