@@ -91,8 +91,8 @@ def flipped(content: bytes, at: int, bit: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
 
 
-def readable(victim: Victim, path: Path, content: bytes) -> dict[int, bytes] | None:
-    """The rows of records that SQLite alone reads of a file and its WAL, one of which holds ``content``; None where it refuses."""
+def readable(victim: Victim, path: Path, content: bytes) -> set[tuple[int, bytes]] | None:
+    """Seqs and frames of records that SQLite alone reads of a file and its WAL, one of which holds ``content``; None where it refuses."""
     name = path.with_name(path.name.removesuffix("-wal"))
     folder = victim.folder.parent / "plain"
     folder.mkdir(exist_ok=True)
@@ -104,7 +104,8 @@ def readable(victim: Victim, path: Path, content: bytes) -> dict[int, bytes] | N
         connection = apsw.Connection(str(folder / name.name), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
-            return dict(connection.execute("SELECT id, frame FROM record").fetchall())  # type: ignore[arg-type]  # of whatever type a flipped bit makes it
+            found = connection.execute("SELECT id >> 8, frame FROM record")
+            return set(found)
         finally:
             connection.close(True)
     except (apsw.Error, UnicodeDecodeError):

@@ -60,13 +60,13 @@ def become_many() -> None:
         folder, first = line.split()
         child = os.fork()
         if not child:
-            tell(f"pid {os.getpid()}")
             start(folder, first)
         os.waitpid(child, 0)
         tell("gone")
 
 
 def start(folder: str, first: str) -> None:
+    tell(f"pid {os.getpid()}")
     try:
         asyncio.run(main(Path(folder), int(first)))
     except BaseException:  # noqa: BLE001 - the end of a process that must not go on as its parent
