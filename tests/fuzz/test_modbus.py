@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import pty
 import time
+import tty
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
 
@@ -17,12 +20,14 @@ import numpy as np
 import pytest
 
 from protocols.contract import DriverError, Unreachable
-from protocols.modbus.config import Device, ModbusRtuTcp, ModbusTcp, Network, Tag
+from protocols.modbus.config import Device, ModbusRtu, ModbusRtuTcp, ModbusTcp, Tag
 from protocols.modbus.decode import Recipe, compile_recipe
+from protocols.modbus.driver import make_line
 from protocols.modbus.frames import MAX_PDU, Request, Verdict, is_exception, read_request, take_rtu, take_tcp, write_request
 from protocols.modbus.line import MAX_FOREIGN_BYTES, NetworkLine
 from protocols.modbus.plan import Plan, make_plan
 from protocols.modbus.probe import probe
+from protocols.modbus.serial_line import SerialLine
 from protocols.modbus.session import ModbusSession
 from protocols.model import Batch, Command, Kind, OutcomeState, Quality, ScanStats
 from tests.contract.driver_suite import assert_consistent
@@ -34,6 +39,7 @@ from tests.fuzz.still import UTC_NS, Complaints, LoopClock, Piece, StillLoop
 from tests.peers.unit import Unit, crc16, rtu_content, rtu_frame, tcp_frame
 
 UNIT: Final = 17
+Options = ModbusTcp | ModbusRtuTcp | ModbusRtu
 SESSION_FRAMES: Final = frames(40_000, 1_000_000)
 """Spoilt answers to whole sessions; the decoders alone get FRAMES."""
 TIMEOUT_S: Final = 0.2
@@ -256,23 +262,24 @@ class Spoiler:
             yield 0.001, b""
 
 
-def _options(is_rtu: bool) -> ModbusTcp | ModbusRtuTcp:
-    devices = tuple(
-        Device(name=f"device-{unit}", unit_id=unit, scan_s=0.05, max_gap=4, tags=TAGS if unit == UNIT else TAGS[:6])
-        for unit in (UNIT, UNIT + 1)
-    )
+def _devices() -> tuple[Device, ...]:
+    tags = {UNIT: TAGS, UNIT + 1: TAGS[:6]}
+    return tuple(Device(name=f"device-{unit}", unit_id=unit, scan_s=0.05, max_gap=4, tags=tags[unit]) for unit in tags)
+
+
+def _options(is_rtu: bool) -> Options:
     kind = ModbusRtuTcp if is_rtu else ModbusTcp
-    return kind(name="line", host="nowhere", timeout_s=TIMEOUT_S, retry_max_s=1.0, devices=devices)
+    return kind(name="line", host="nowhere", timeout_s=TIMEOUT_S, retry_max_s=1.0, devices=_devices())
 
 
-async def _line(loop: StillLoop, options: Network, stats: ScanStats) -> NetworkLine:
-    line = NetworkLine(options, stats)
+async def _line(loop: StillLoop, options: Options, stats: ScanStats) -> NetworkLine | SerialLine:
+    line = make_line(options, stats)
     line._now = loop.time  # the loop's time is the only one here
     await line.open()
     return line
 
 
-async def _one_session(loop: StillLoop, spoiler: Spoiler, options: ModbusTcp | ModbusRtuTcp, plan: Plan, enough: int) -> None:
+async def _one_session(loop: StillLoop, spoiler: Spoiler, options: Options, plan: Plan, enough: int) -> None:
     """One connection until it is lost, or until ``enough`` frames were sent: scans, and commands at the same time."""
     stats, clock = ScanStats(), LoopClock(loop)
     line = await _line(loop, options, stats)
@@ -374,6 +381,59 @@ def test_a_session_on_a_wire_that_spoils_everything_only_fails_as_documented(is_
     name = f"modbus-session-{'rtu' if is_rtu else 'tcp'}"
     with measured(name, number, SESSION_FRAMES) as watch, asyncio.Runner(loop_factory=lambda: StillLoop(spoiler)) as runner:
         runner.run(campaign())
+
+
+@pytest.mark.parametrize("echo", [False, True], ids=["plain", "echo"])
+def test_a_serial_line_that_spoils_everything_only_fails_as_documented(echo: bool) -> None:
+    """The same on a serial port, whose adapter may echo requests, spoilt as well."""
+    number, count = seed(), frames(600, 30_000)
+    spoiler = Spoiler(number, is_rtu=True)
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    options = ModbusRtu(
+        serial_port=os.ttyname(theirs),
+        baud_rate=4_000_000,
+        parity="none",
+        stop_bits=2,
+        echo=echo,
+        name="line",
+        timeout_s=TIMEOUT_S,
+        retry_max_s=1.0,
+        devices=_devices(),
+    )
+
+    async def campaign() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StillLoop)
+        complaints = Complaints(loop)
+
+        def asked() -> None:
+            request = os.read(ours, 4096)
+            if rtu_content(request) is None:
+                return  # two requests at once: a time-out lay between them
+            after = 0.0
+            if echo:
+                os.write(ours, request if spoiler.dice.random() < 0.9 else spoiler.mutator.make(request)[:300])
+            for pause_s, piece in spoiler(request):
+                after += pause_s
+                loop.call_later(after, os.write, ours, piece)
+
+        loop.add_reader(ours, asked)
+        plan = make_plan(options)
+        while spoiler.frames < count:
+            try:
+                with watch.bounded():
+                    await _one_session(loop, spoiler, options, plan, count)
+            except DriverError as error:
+                _says_what_to_do(error)
+            complaints.none()
+        loop.remove_reader(ours)
+
+    name = f"modbus-serial-{'echo' if echo else 'plain'}"
+    with measured(name, number, count) as watch, asyncio.Runner(loop_factory=lambda: StillLoop(spoiler, grace_s=0.001)) as runner:
+        runner.run(campaign())
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_probing_a_mad_device_gives_a_report() -> None:

@@ -148,6 +148,7 @@ def test_a_stamp_is_decoded_or_refused() -> None:
         except ValueError:
             return
         assert decode_stamp(encode_stamp(stamp)) == stamp
+        assert max(stamp.window, stamp.epoch, *stamp.seqs) < 2**63
 
     run("ledger-stamp", mutator.make, judge, seed=number)
 
