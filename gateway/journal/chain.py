@@ -95,6 +95,8 @@ class Chain:
         self.durable = 1
         """Seq after the last durable record."""
         self.told_bytes = 0
+        self.told_first = 1
+        """The first seq that the last stored book accounts for: what was removed since is not counted durably."""
         self.roll_bytes = roll_bytes
         self.wal_pages = max(32, min(512, roll_bytes // 4 // PAGE))
         """Length of the WAL at which it is moved into the file."""
@@ -123,6 +125,7 @@ class Chain:
             self._told_ns = state.trusted_ns
         elif head is not None:
             self.book.first = head.first
+        self.told_first = self.book.first
         clean = bool(segments) and state is not None and self._resume(segments[-1], state)
         self._take_over(segments, told, clean, head)
         if head is not None:
@@ -207,7 +210,7 @@ class Chain:
             elif facts is not None and not is_last and _stands(segment, facts):
                 segment.facts, segment.sealed = facts, True
             else:
-                least = head.next - 1 if is_last and head is not None and head.epoch == segment.facts.epoch else 0
+                least = head.next - 1 if is_last and head is not None and head.epoch == segment.facts.epoch else -1
                 more = self._close_unclean(segment, facts.last if facts is not None and not is_last else limit, least)
             for each in (segment, *more):
                 self._absent(expected, each.facts.first - 1, each.facts.epoch)
@@ -366,7 +369,7 @@ class Chain:
         segment.facts = facts
         self.durable = durable
         if state:
-            self._state_at = now
+            self._state_at, self.told_first = now, self.book.first
         if segment.wal_pages >= self.wal_pages:
             self._checkpoint(segment)
 

@@ -32,7 +32,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
     """Of the last durable record."""
     first: int
-    """The first seq that the journal still accounted for."""
+    """The first seq that the last stored book accounted for."""
     next: int
     """Seq after the last durable record."""
 

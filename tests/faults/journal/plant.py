@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import os
 import shutil
@@ -349,3 +350,12 @@ class Victim:
             if path.name != without:
                 os.link(self._anchors / path, to)
         return self.folder
+
+
+def unpacked(case: Path, to: Path) -> Path:
+    """The journal that a folder of ``tests/cases`` keeps, laid out: ``lane__name.gz`` becomes ``lane/name``."""
+    for path in case.glob("*.gz"):
+        file = to / path.name.removesuffix(".gz").replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(gzip.decompress(path.read_bytes()))
+    return to
