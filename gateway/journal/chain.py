@@ -95,8 +95,6 @@ class Chain:
         self.durable = 1
         """Seq after the last durable record."""
         self.told_bytes = 0
-        self.told_first = 1
-        """The first seq that the last stored book accounts for: what was removed since is not counted durably."""
         self.roll_bytes = roll_bytes
         self.wal_pages = max(32, min(512, roll_bytes // 4 // PAGE))
         """Length of the WAL at which it is moved into the file."""
@@ -123,9 +121,6 @@ class Chain:
         if state is not None:
             self.book.restore(state)
             self._told_ns = state.trusted_ns
-        elif head is not None:
-            self.book.first = head.first
-        self.told_first = self.book.first
         clean = bool(segments) and state is not None and self._resume(segments[-1], state)
         self._take_over(segments, told, clean, head)
         if head is not None:
@@ -369,7 +364,7 @@ class Chain:
         segment.facts = facts
         self.durable = durable
         if state:
-            self._state_at, self.told_first = now, self.book.first
+            self._state_at = now
         if segment.wal_pages >= self.wal_pages:
             self._checkpoint(segment)
 

@@ -31,8 +31,6 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
 
     epoch: int
     """Of the last durable record."""
-    first: int
-    """The first seq that the last stored book accounted for."""
     next: int
     """Seq after the last durable record."""
 
@@ -52,14 +50,14 @@ class Heads:
             head, body = codec.open_frame(self.path.read_bytes())
             if head.kind == FrameKind.HEADS:
                 told = msgspec.msgpack.decode(body, type=dict[Lane, Head])
-                self.told = {lane: each for lane, each in told.items() if 0 < each.first <= each.next < MOST_SEQ}
+                self.told = {lane: each for lane, each in told.items() if 0 < each.next < MOST_SEQ}
 
-    def tell(self, lane: Lane, epoch: int, first: int, head: int) -> bool:
+    def tell(self, lane: Lane, epoch: int, head: int) -> bool:
         """Note where a lane stands. Returns whether that is news, to be written by :meth:`write`."""
         before = self.told.get(lane)
-        if before is not None and (before.first, before.next) == (first, head):
+        if before is not None and before.next == head:
             return False
-        self.told[lane] = Head(before.epoch if before is not None and before.next == head else epoch, first, head)
+        self.told[lane] = Head(epoch, head)
         return True
 
     def write(self) -> None:

@@ -88,7 +88,7 @@ class Segment:
         self.wal_pages = 0
         self.try_again_at = float("-inf")
         self._connection: apsw.Connection | None = None
-        self._state_slot = 0
+        self._states = 0
         self._entries = 0
         self._inode = 0
 
@@ -132,8 +132,9 @@ class Segment:
                 if fresh:
                     connection.executemany("INSERT INTO entry VALUES(?,?)", self._definition_rows(fresh))
                 connection.executemany("INSERT OR REPLACE INTO record VALUES(?,?)", rows)
-                if state:
-                    slot = STATE_SLOTS[self._state_slot]
+                # the first one into both: it may be the only state of the lane
+                slots = STATE_SLOTS if not self._states else (STATE_SLOTS[self._states % 2],)
+                for slot in slots if state else ():
                     connection.executemany("INSERT OR REPLACE INTO entry VALUES(?,?)", ((slot + n, f) for n, f in enumerate(state)))
                 if facts:
                     connection.executemany("INSERT OR REPLACE INTO entry VALUES(?,?)", ((FACTS_AT + n, f) for n, f in enumerate(facts)))
@@ -144,7 +145,7 @@ class Segment:
         self.known.update(each.id for each in fresh)
         self.fill += bytes_ + sum(2 * len(each.body) for each in fresh)
         if state:
-            self._state_slot ^= 1
+            self._states += 1
 
     def checkpoint(self) -> None:
         """Move what lies in the WAL into the file. Raises DiskFull or Broken."""
