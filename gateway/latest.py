@@ -1,12 +1,15 @@
 """The last value of every tag, in columns: what a birth certificate, a metric or a person asks for.
 
 Before a device has answered, its tags stand here with BadWaitingForInitialData, so that nobody mistakes silence for zero.
+
+Scans come far more often than questions, and mostly each covers what the one before it covered. So the newest batch of a
+column is only kept, and written into the columns when one of other tags follows or somebody asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,20 @@ class _Standing:
     device: Device
     place: NDArray[np.int64]
     columns: dict[Column, Batch]
+    newest: dict[Column, Batch] = field(default_factory=dict)
+    """Not written into ``columns`` yet."""
     lost: bool = False
+
+    def write(self, batch: Batch) -> None:
+        column, at = self.columns[batch.column], self.place[batch.tag]
+        column.value[at] = batch.value
+        column.quality[at] = batch.quality
+        column.time_ns[at] = batch.time_ns
+
+    def write_newest(self) -> None:
+        for batch in self.newest.values():
+            self.write(batch)
+        self.newest.clear()
 
 
 class Latest:
@@ -43,11 +59,11 @@ class Latest:
         standing = self._standings.get(batch.device.name)
         if standing is None or standing.device is not batch.device:
             return
-        column = standing.columns[batch.column]
-        at = standing.place[batch.tag]
-        column.value[at] = batch.value
-        column.quality[at] = batch.quality
-        column.time_ns[at] = batch.time_ns
+        column = batch.column
+        before = standing.newest.get(column)
+        if before is not None and before.tag is not batch.tag:
+            standing.write(before)
+        standing.newest[column] = batch
         standing.lost = batch.lost
 
     def devices(self) -> Sequence[Device]:
@@ -56,6 +72,7 @@ class Latest:
     def batches(self, device: Device) -> Sequence[Batch]:
         """The last values of every tag of ``device``: one batch for each column kind it has, copied."""
         standing = self._standings[device.name]
+        standing.write_newest()
         return [
             Batch(device=device, tag=one.tag, value=one.value.copy(), quality=one.quality.copy(), time_ns=one.time_ns.copy())
             for one in standing.columns.values()

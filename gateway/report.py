@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.model import DTYPE_OF, Batch, Column, Device, Quality
+from protocols.model import DTYPE_OF, Batch, Column, Device, Quality, rows_of
+from protocols.quiet import quietly
 
 _LARGEST = np.finfo(np.float64).max
 _NEVER_REPORTED = 0xFFFFFFFF  # no status code: the first value of a tag always differs from it in quality
+
+Rows = slice | NDArray[np.uint32]
+"""See :func:`rows_of`."""
 
 
 @dataclass(slots=True)
@@ -42,19 +46,21 @@ class ReportByException:
     def sift(self, batch: Batch) -> Batch | None:
         """The part of ``batch`` that is worth reporting, or None. ``batch`` itself where all of it is."""
         last = self._of(batch)
-        slots = batch.tag
-        new = batch.quality != last.quality[slots]
-        new |= _CHANGED[batch.column](batch.value, last, slots)
-        new |= np.abs(batch.time_ns - last.time_ns[slots]) >= last.silence_ns[slots]
-        count = int(np.count_nonzero(new))
-        if count == 0:
-            return None
+        at = rows_of(batch.tag)
+        new = _CHANGED[batch.column](batch.value, last, at)
+        count = np.count_nonzero(new)
+        if count < len(batch):  # where every value has changed, nothing else need be asked
+            new |= batch.quality != last.quality[at]
+            new |= np.abs(batch.time_ns - last.time_ns[at]) >= last.silence_ns[at]
+            count = np.count_nonzero(new)
+            if count == 0:
+                return None
         if count < len(batch):
-            batch = Batch(batch.device, slots[new], batch.value[new], batch.quality[new], batch.time_ns[new], batch.lost)
-            slots = batch.tag
-        last.value[slots] = batch.value
-        last.quality[slots] = batch.quality
-        last.time_ns[slots] = batch.time_ns
+            at = batch.tag[new]
+            batch = Batch(batch.device, at, batch.value[new], batch.quality[new], batch.time_ns[new], batch.lost)
+        last.value[at] = batch.value
+        last.quality[at] = batch.quality
+        last.time_ns[at] = batch.time_ns
         return batch
 
     def forget(self, device: Device) -> None:
@@ -88,34 +94,34 @@ def _nothing_reported(device: Device, column: Column) -> _Reported:
     )
 
 
-def _float_changed(value: NDArray[Any], last: _Reported, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    before = last.value[slots]
+def _float_changed(value: NDArray[Any], last: _Reported, at: Rows) -> NDArray[np.bool_]:
+    before = last.value[at]
     changed = value != before
-    if last.has_deadband or last.has_share:
-        with np.errstate(invalid="ignore"):  # inf - inf is NaN, and NaN is not within any deadband
-            changed &= ~(np.abs(value - before) <= _limit(before, last, slots))
-    changed &= (value == value) | (before == before)
+    if last.has_deadband or last.has_share:  # inf - inf is NaN, and NaN is not within any deadband
+        changed &= ~(np.abs(quietly(np.subtract, value, before)) <= _limit(before, last, at))
+    was_nan = before != before
+    if np.count_nonzero(was_nan):
+        changed &= ~was_nan | (value == value)
     return np.asarray(changed, dtype=np.bool_)
 
 
-def _integer_changed(value: NDArray[Any], last: _Reported, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    before = last.value[slots]
+def _integer_changed(value: NDArray[Any], last: _Reported, at: Rows) -> NDArray[np.bool_]:
+    before = last.value[at]
     changed = value != before
     if last.has_deadband or last.has_share:
         distance = np.maximum(value, before).astype(np.uint64) - np.minimum(value, before).astype(np.uint64)  # modulo 2^64: exact
-        changed &= distance > _limit(before, last, slots)
+        changed &= distance > _limit(before, last, at)
     return np.asarray(changed, dtype=np.bool_)
 
 
-def _any_changed(value: NDArray[Any], last: _Reported, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    return np.asarray(value != last.value[slots], dtype=np.bool_)
+def _any_changed(value: NDArray[Any], last: _Reported, at: Rows) -> NDArray[np.bool_]:
+    return np.asarray(value != last.value[at], dtype=np.bool_)
 
 
-def _limit(before: NDArray[Any], last: _Reported, slots: NDArray[np.uint32]) -> NDArray[np.float64]:
-    limit: NDArray[np.float64] = last.deadband[slots]
-    if last.has_share:
-        with np.errstate(invalid="ignore"):  # 0 * inf: a tag without a percent deadband that was infinite
-            limit = np.fmax(limit, last.share[slots] * np.abs(before.astype(np.float64)))
+def _limit(before: NDArray[Any], last: _Reported, at: Rows) -> NDArray[np.float64]:
+    limit: NDArray[np.float64] = last.deadband[at]
+    if last.has_share:  # 0 * inf: a tag without a percent deadband that was infinite
+        limit = np.fmax(limit, quietly(np.multiply, last.share[at], np.abs(before.astype(np.float64))))
         limit = np.minimum(limit, _LARGEST)  # so that a step away from infinity is beyond any deadband
     return limit
 

@@ -165,6 +165,18 @@ class Batch:
         return COLUMN_OF_DTYPE[self.value.dtype.kind]
 
 
+_SLOTS: Final = np.arange(65536, dtype=np.uint32).tobytes()
+
+
+def rows_of(tag: NDArray[np.uint32]) -> slice | NDArray[np.uint32]:
+    """What to index a column of all slots with, to get at those of ``tag``.
+
+    A slice where they follow each other: it costs a third of what an array costs to read with, and a fifth to write with.
+    """
+    first, slots = int(tag[0]), tag.tobytes()
+    return slice(first, first + len(tag)) if slots == _SLOTS[4 * first : 4 * first + len(slots)] else tag
+
+
 def silence(device: Device, quality: Quality, time_ns: int, *, lost: bool) -> list[Batch]:
     """Batches that give every tag of ``device`` one bad quality: what is said when nothing can be read."""
     slots: dict[Column, list[int]] = {}

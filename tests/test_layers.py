@@ -69,7 +69,7 @@ TIME_CALLS: Final = {
 OWN_TIME: Final[dict[str, str]] = {}
 """Modules that ask the machine for the time themselves, each with its reason."""
 
-SHARED_PROTOCOL_MODULES: Final = {"model", "contract", "clock", "schedule", "secret", "tls"}
+SHARED_PROTOCOL_MODULES: Final = {"model", "contract", "clock", "schedule", "secret", "tls", "quiet"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ encoding a batch gathers the rows of its tags and writes timestamps and values i
 differ in length (integers, qualities, aliases of mixed size) a second matrix says which bytes are kept. No Python
 object is made for a value; text and bytes, and times before 1971 or after 2109, go through ``metric.py`` one by one.
 
+What a batch of a hundred values costs is not its bytes but the number of NumPy calls (0.3 to 1 us each). So the times are
+looked at once, as *runs*: a scan has one for each of its requests, and a run is stamped by one assignment.
+
 The result is byte for byte what a protobuf library writes for the same metrics.
 """
 
@@ -12,24 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.model import COLUMN_OF, COLUMN_OF_DTYPE, Batch, Column, Device, Kind
+from protocols.model import COLUMN_OF, COLUMN_OF_DTYPE, Batch, Column, Device, Kind, rows_of
+from protocols.quiet import quietly
 from protocols.sparkplug import wire
 from protocols.sparkplug.kinds import DATATYPE_OF, FIELD_OF, SIGNED_BITS, Field
 from protocols.sparkplug.metric import HISTORICAL, NULL, data_metric, properties, to_ms
 
 Bytes2D = NDArray[np.uint8]
 Mask2D = NDArray[np.bool_]
+Cell = TypeVar("Cell", np.uint8, np.bool_)
 
 MAX_ALIAS: Final = 2**28 - 1
 """Four bytes of varint, so that a metric that is no text is always shorter than 128 bytes."""
 _FIRST_NS: Final = 2**35 * 1_000_000
 _END_NS: Final = 2**42 * 1_000_000
 """Between these a timestamp in milliseconds is six bytes of varint."""
+_MANY_RUNS: Final = 6
+"""Beyond so many runs of equal times, all stamps at once are cheaper than one assignment for each run."""
 _TIME_SHIFTS: Final = np.arange(0, 42, 7, dtype=np.int64)
 _LOW7: Final = np.uint8(0x7F)
 _TIME_MORE: Final = np.array([0x80] * 5 + [0], dtype=np.uint8)
@@ -84,22 +92,20 @@ class Template:
 
     def encode(self, batch: Batch, *, historical: bool) -> bytes:
         """The metrics of ``batch`` as fields of a Payload: in its order, live ones in the order of their times."""
-        stamp = int(batch.time_ns[0])
-        same = bool((batch.time_ns == stamp).all())
-        if not same and not historical:
+        starts, times = _runs(batch.time_ns)
+        if not historical and any(after < before for before, after in pairwise(times)):
             batch = _in_time(batch)
-        times = batch.time_ns
-        low, high = (stamp, stamp) if same else (int(times.min()), int(times.max()))
+            starts, times = _runs(batch.time_ns)
         dtype = batch.value.dtype.kind
-        if dtype == "O" or low < _FIRST_NS or high >= _END_NS:
+        if dtype == "O" or min(times) < _FIRST_NS or max(times) >= _END_NS:
             return self._one_by_one(batch, historical=historical)
-        qualified = bool(batch.quality.any())
+        qualified = bool(np.count_nonzero(batch.quality))
         layout = self._layouts.get((dtype, historical, qualified)) or self._prepare(dtype, historical, qualified)
         tag = batch.tag
-        rows = layout.rows.take(tag, axis=0)
-        keep = None if layout.keep is None else layout.keep.take(tag, axis=0)
-        at = layout.at_time
-        rows[:, at : at + 6] = _stamp_bytes(stamp) if same else _stamps(times)
+        at = rows_of(tag)
+        rows = _gathered(layout.rows, at)
+        keep = None if layout.keep is None else _gathered(layout.keep, at)
+        _put_times(rows, layout.at_time, starts, times, batch.time_ns)
         if dtype == "f":
             _put_floats(rows, layout, tag, batch.value)
         elif dtype == "b":
@@ -180,17 +186,34 @@ def _bits(kind: Kind) -> int:
     return 0xFFFF_FFFF if SIGNED_BITS.get(DATATYPE_OF[kind], 64) <= 32 else 0xFFFF_FFFF_FFFF_FFFF
 
 
+def _runs(time_ns: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Where runs of equal times begin, and their times."""
+    times = time_ns.tobytes()
+    if times == times[:8] * len(time_ns):  # bytes are compared in a tenth of the time that numbers take
+        return [0], [int(time_ns[0])]
+    starts = [0, *((time_ns[1:] != time_ns[:-1]).nonzero()[0] + 1).tolist()]
+    return starts, time_ns[starts].tolist()
+
+
 def _in_time(batch: Batch) -> Batch:
     """``batch`` with its rows in the order of their times (tck-id-operational-behavior-data-publish-dbirth-order)."""
     times = batch.time_ns
-    if not (times[1:] < times[:-1]).any():
-        return batch
     order = np.argsort(times, kind="stable")
     return Batch(batch.device, batch.tag[order], batch.value[order], batch.quality[order], times[order], batch.lost)
 
 
-def _stamp_bytes(time_ns: int) -> NDArray[np.uint8]:
-    return np.frombuffer(wire.stamp(time_ns // 1_000_000), dtype=np.uint8)
+def _gathered(prepared: NDArray[Cell], at: slice | NDArray[np.uint32]) -> NDArray[Cell]:
+    """A copy of the prepared rows of some tags."""
+    return prepared[at].copy() if isinstance(at, slice) else prepared.take(at, axis=0)
+
+
+def _put_times(rows: Bytes2D, at: int, starts: list[int], times: list[int], time_ns: NDArray[np.int64]) -> None:
+    """``times`` are those of the runs that begin at ``starts``."""
+    if len(starts) > _MANY_RUNS:
+        rows[:, at : at + 6] = _stamps(time_ns)
+        return
+    for start, time in zip(starts, times, strict=True):  # a later run is written over the end of the one before
+        rows[start:, at : at + 6] = np.frombuffer(wire.stamp(time // 1_000_000), dtype=np.uint8)
 
 
 def _stamps(times: NDArray[np.int64]) -> Bytes2D:
@@ -199,18 +222,18 @@ def _stamps(times: NDArray[np.int64]) -> Bytes2D:
 
 
 def _put_floats(rows: Bytes2D, layout: _Layout, tag: NDArray[np.uint32], value: NDArray[Any]) -> None:  # Any: see Batch
-    at, count = layout.at_key + 1, len(value)
+    at, (count, width) = layout.at_key + 1, rows.shape
     if not layout.all_narrow:
-        rows[:, at : at + 8] = np.ascontiguousarray(value, dtype="<f8").view(np.uint8).reshape(count, 8)
+        np.ndarray(count, "<f8", rows, at, (width,))[:] = value
     if not layout.any_narrow:
         return
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinity, which a host can see
-        small = value.astype("<f4").view(np.uint8).reshape(count, 4)
+    small = quietly(value.astype, "<f4")  # beyond float32 is infinity, which a host can see
+    column = np.ndarray(count, "<f4", rows, at, (width,))
     if layout.all_narrow:
-        rows[:, at : at + 4] = small
+        column[:] = small
     else:
         which = layout.narrow.take(tag)
-        rows[which, at : at + 4] = small[which]
+        column[which] = small[which]
 
 
 def _put_integers(rows: Bytes2D, keep: Mask2D, layout: _Layout, tag: NDArray[np.uint32], value: NDArray[Any]) -> None:  # Any: see Batch

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
+
 from gateway.latest import Latest
-from protocols.model import Kind, Quality, silence
+from protocols.model import Batch, Kind, Quality, silence
 from tests.builders import batch, device, floats
 
 
@@ -23,6 +27,24 @@ def test_values_of_several_kinds_stand_by_their_slots() -> None:
     latest.update(batch(at, [2**64 - 1], slots=[3]))
     values = {slot: value for one in latest.batches(at) for slot, value in zip(one.tag.tolist(), one.value.tolist(), strict=True)}
     assert values == {0: True, 2: False, 1: 0.0, 3: 2**64 - 1}
+
+
+def test_scans_of_any_tags_in_any_order_leave_the_last_value_of_each() -> None:
+    """Also where the same array of slots comes again and again, which is written once."""
+    dice = random.Random(5)
+    at, latest = floats(8), Latest()
+    latest.add(at)
+    scans = [np.array(slots, dtype=np.uint32) for slots in ([0, 1, 2, 3, 4, 5, 6, 7], [2, 3], [3, 4, 5], [7, 0])]
+    expected = [0.0] * 8
+    for turn in range(300):
+        slots = scans[dice.choice([0, 0, 0, 1, 2, 3])]
+        values = [float(turn * 10 + slot) for slot in slots]
+        made = batch(at, values, slots=slots.tolist())
+        latest.update(Batch(at, slots, made.value, made.quality, made.time_ns))
+        for slot, value in zip(slots.tolist(), values, strict=True):
+            expected[slot] = value
+        if dice.random() < 0.2:
+            assert latest.batches(at)[0].value.tolist() == expected
 
 
 def test_what_is_handed_out_does_not_change_later() -> None:

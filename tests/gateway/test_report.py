@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,41 @@ def test_bools_strings_and_bytes_are_reported_when_they_change() -> None:
         assert report.sift(batch(at, [one])) is not None
         assert report.sift(batch(at, [one])) is None
         assert report.sift(batch(at, [other])) is not None
+
+
+NUMBERS = st.sampled_from([0.0, -0.0, 1.0, 1.5, 2.0, float("nan"), float("inf"), float("-inf")])
+STEPS = st.lists(
+    st.tuples(
+        st.just([0, 1, 2, 3]) | st.just([1, 2]) | st.permutations([0, 1, 2, 3]).map(lambda slots: slots[:3]),
+        st.lists(NUMBERS, min_size=4, max_size=4),
+        st.sampled_from([Quality.GOOD, Quality.GOOD, Quality.BAD_TIMEOUT]),
+        st.sampled_from([START, START + SECOND, START + 11 * SECOND, START - 11 * SECOND]),
+    ),
+    max_size=8,
+)
+
+
+@given(STEPS, st.sampled_from([0.0, 0.5]))
+def test_what_is_reported_is_what_a_plain_reading_of_the_rule_says(
+    steps: list[tuple[list[int], list[float], Quality, int]], deadband: float
+) -> None:
+    """Slots that follow each other and slots that do not are looked up in different ways."""
+    at, report = floats(4, deadband=deadband, max_silence_s=10.0), ReportByException()
+    told: dict[int, tuple[float, int, int]] = {}
+    for slots, values, quality, time_ns in steps:
+        expected = {}
+        for slot, value in zip(slots, values, strict=False):
+            if slot not in told or _is_new(told[slot], (value, quality, time_ns), deadband):
+                expected[slot] = value
+                told[slot] = (value, quality, time_ns)
+        found = sifted(report.sift(batch(at, values[: len(slots)], slots=slots, quality=quality, time_ns=time_ns)))
+        assert repr(sorted(found.items())) == repr(sorted(expected.items()))  # NaN is no equal of itself, its text is
+
+
+def _is_new(before: tuple[float, int, int], now: tuple[float, int, int], deadband: float) -> bool:
+    same = before[0] == now[0] or (math.isnan(before[0]) and math.isnan(now[0]))
+    beyond = not same and not abs(now[0] - before[0]) <= deadband
+    return beyond or before[1] != now[1] or abs(now[2] - before[2]) >= 10 * SECOND
 
 
 def test_the_batch_that_came_in_is_never_edited() -> None:

@@ -55,6 +55,14 @@ STATUSES = st.sampled_from([Quality.GOOD] * 4 + [Quality.BAD_TIMEOUT, Quality.UN
 
 
 @st.composite
+def _scan_times(draw: st.DrawFn, count: int) -> list[int]:
+    """Those of a scan of a few requests: runs of equal times within a second, in any order."""
+    times = draw(st.lists(st.integers(NOW, NOW + 10**9), min_size=1, max_size=3))
+    each = draw(st.integers(1, count))
+    return [times[min(at // each, len(times) - 1)] for at in range(count)]
+
+
+@st.composite
 def batches(draw: st.DrawFn) -> tuple[Template, list[int], Batch]:
     """A device with mixed tags and any aliases, and a batch of one of its columns."""
     column = draw(st.sampled_from(list(Column)))
@@ -62,12 +70,12 @@ def batches(draw: st.DrawFn) -> tuple[Template, list[int], Batch]:
     others = draw(st.lists(st.sampled_from(list(Kind)), max_size=3))
     device = Device("line", "boiler", tuple(Tag(name=f"t{at}", kind=kind) for at, kind in enumerate(kinds + others)))
     aliases = draw(st.lists(st.integers(1, 300) | st.integers(1, MAX_ALIAS), min_size=len(device.tags), max_size=len(device.tags)))
-    slots = draw(st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=12))
+    slots = draw(st.just(list(range(len(kinds)))) | st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=12))
     count = len(slots)
     value = np.zeros(count, dtype=DTYPE_OF[column])
     value[:] = [draw(values_of(kinds[slot])) for slot in slots]
     quality = draw(st.just([0] * count) | st.lists(STATUSES, min_size=count, max_size=count))
-    time_ns = draw(TIMES.map(lambda one: [one] * count) | st.lists(TIMES, min_size=count, max_size=count))
+    time_ns = draw(TIMES.map(lambda one: [one] * count) | _scan_times(count) | st.lists(TIMES, min_size=count, max_size=count))
     batch = Batch(device, np.array(slots, np.uint32), value, np.array(quality, dtype=np.uint32), np.array(time_ns, dtype=np.int64))
     return Template(device, aliases), aliases, batch
 
