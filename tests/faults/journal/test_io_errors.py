@@ -46,6 +46,9 @@ class FailingDisk(apsw.VFS):
         self.strike("xDelete")
         super().xDelete(filename, syncdir)
 
+    def fail_from_now_on(self) -> None:
+        self._fails = range(self.calls + 1, 1 << 62)
+
     def fails(self, call: str) -> bool:
         self.calls += call in self._names
         return call in self._names and self.calls in self._fails
@@ -152,13 +155,14 @@ async def test_a_refused_call_loses_nothing_confirmed(
 async def test_while_no_sync_succeeds_nothing_is_confirmed(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes succeed and syncs do not: what a reader would find in the files was never promised. It is stored once syncs succeed."""
     monkeypatch.setattr("gateway.journal.journal.RETRY_S", 0.001)
-    journal = await opened(scratch)
-    await journal.append(reading(0))
-    with failing(FailingDisk(1, apsw.IOError, 10**9, frozenset({"xSync"}))) as disk:
-        journal._store.chains[Lane.TELEMETRY].roll_bytes = 1  # the next segment is opened on the failing disk
+    with failing(FailingDisk(1 << 62, apsw.IOError, 1, frozenset({"xSync"}))) as disk:
+        journal = await opened(scratch)
+        await journal.append(reading(0))
+        disk.fail_from_now_on()
+        before = disk.calls
         waiting = [asyncio.create_task(journal.append(reading(number))) for number in range(1, 4)]
         async with asyncio.timeout(20):
-            while disk.calls < 20:  # noqa: ASYNC110 - a disk is asked, it tells nobody
+            while disk.calls < before + 20:  # noqa: ASYNC110 - a disk is asked, it tells nobody
                 await asyncio.sleep(0.001)
         assert not any(each.done() for each in waiting)
         assert journal.head(Lane.TELEMETRY) == 2
