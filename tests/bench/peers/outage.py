@@ -50,8 +50,8 @@ class Outage:
     """From the end of the outage until anything arrived."""
 
 
-Came = dict[str, dict[int, float]]
-"""For each device: when each of its rounds came first (UTC seconds)."""
+Came = dict[str, dict[int, tuple[float, int]]]
+"""For each device and round: when its first value came (UTC seconds), and how many values of it did."""
 
 
 async def outage(product: Product, load: Load, folder: Path, outage_s: float, quiet_s: float = QUIET_S) -> Outage:
@@ -77,7 +77,7 @@ async def outage(product: Product, load: Load, folder: Path, outage_s: float, qu
     came = _came(report)
     lost = sum(len(missing(came, device, before, after)) for device in after)
     late = [at for at in _arrivals(came, after) if at > ended]
-    live = [at for found in came.values() for at in found.values() if at > ended]
+    live = [at for found in came.values() for at, _ in found.values() if at > ended]
     return Outage(
         product=product.name,
         load=load.name,
@@ -85,7 +85,7 @@ async def outage(product: Product, load: Load, folder: Path, outage_s: float, qu
         due=int(elapsed / load.scan_s) * load.devices * load.tags,
         read=sum(after[device] - before[device] for device in after) * load.tags,
         lost=lost * load.tags,
-        twice=sum(report["values"].values()) - sum(map(len, came.values())) * load.tags,
+        twice=twice(came, load.tags),
         drained_s=max(late) - ended if late else None,
         first_s=min(live) - ended if live else None,
     )
@@ -112,7 +112,7 @@ async def _settle(counted: Program, after: dict[str, int], ended: float, quiet_s
         came = _came(await told(counted))
         if not any(missing(came, device, after, after) for device in after):
             return
-        latest = max((at for found in came.values() for at in found.values()), default=0.0)
+        latest = max((at for found in came.values() for at, _ in found.values()), default=0.0)
         last = max((ended, *_arrivals(came, after)))
         if time.time() > ended + PATIENCE_S or (latest > ended and time.time() > last + quiet_s):
             return
@@ -120,7 +120,7 @@ async def _settle(counted: Program, after: dict[str, int], ended: float, quiet_s
 
 
 def _came(report: dict[str, Any]) -> Came:  # Any: JSON
-    return {device: {int(number): at for number, at in found.items()} for device, found in report["rounds"].items()}
+    return {device: {int(number): (at, count) for number, (at, count) in found.items()} for device, found in report["rounds"].items()}
 
 
 def missing(came: Came, device: str, before: dict[str, int], after: dict[str, int]) -> set[int]:
@@ -129,6 +129,11 @@ def missing(came: Came, device: str, before: dict[str, int], after: dict[str, in
     return set(range(min((before[device], *found)), after[device] + 1)) - set(found)
 
 
+def twice(came: Came, tags: int) -> int:
+    """Values beyond one whole scan for each round."""
+    return sum(max(0, count - tags) for found in came.values() for _, count in found.values())
+
+
 def _arrivals(came: Came, after: dict[str, int]) -> list[float]:
     """When what was read up to ``after`` arrived."""
-    return [at for device, found in came.items() for number, at in found.items() if number <= after[device]]
+    return [at for device, found in came.items() for number, (at, _) in found.items() if number <= after[device]]

@@ -7,7 +7,7 @@ Three products, three ways to write a message; ``DECODERS`` turns each into a de
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -79,8 +79,8 @@ class Tally:
     wrong: int = 0
     """Values that the field never gave, among the first and the last of each message."""
     ages_s: list[float] = field(default_factory=list)
-    rounds: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    """For each device: when each of its rounds came first."""
+    rounds: dict[str, dict[int, tuple[float, int]]] = field(default_factory=lambda: defaultdict(dict))
+    """For each device: when each of its rounds came first (UTC seconds), and how many values of it came."""
 
     def add(self, topic: str, body: bytes, now_ns: int) -> None:
         self.messages += 1
@@ -92,8 +92,9 @@ class Tally:
             self.wrong += sum(not self._is_right(value) for value in (values[0], values[-1]))
             if self.by_round:
                 rounds = self.rounds[device]
-                for a_round in {int(value) % ROUNDS for value in values}:
-                    rounds.setdefault(a_round, now_ns / 1e9)
+                for a_round, count in Counter(int(value) % ROUNDS for value in values).items():
+                    first, before = rounds.get(a_round, (now_ns / 1e9, 0))
+                    rounds[a_round] = (first, before + count)
 
     def _is_right(self, value: float) -> bool:
         """Register pair ``p`` gives ``1000 * p + round``; see ``tests.peers.fast.counter``."""

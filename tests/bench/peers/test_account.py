@@ -19,7 +19,7 @@ import pytest
 from protocols.sparkplug.sparkplug_b_pb2 import Payload
 from tests.bench.loads import STAMP_DEVICE, Load
 from tests.bench.peers import node_red, thingsboard
-from tests.bench.peers.outage import missing, outage
+from tests.bench.peers.outage import missing, outage, twice
 from tests.bench.peers.process import Cpu, PeerEnded, family, family_cpu, family_peak_bytes, running
 from tests.bench.peers.products import PRODUCTS, Product
 from tests.bench.peers.tally import DECODERS, Tally
@@ -71,7 +71,7 @@ def test_each_products_messages_are_counted_alike(product: str) -> None:
     assert dict(tally.values) == {"device-4": 3}
     assert tally.ages_s == [0.25]
     assert tally.wrong == 0
-    assert dict(tally.rounds) == {"device-4": {7: NOW / 1e9}}
+    assert dict(tally.rounds) == {"device-4": {7: (NOW / 1e9, 3)}}
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, counter(3, 0)])
@@ -82,9 +82,14 @@ def test_a_value_that_the_field_never_gave_is_noticed(value: float) -> None:
     assert tally.wrong == 1
 
 
+def test_what_came_twice_is_counted() -> None:
+    """A scan that two requests of one device interleaved in belongs to two rounds: what is missing of one is no excuse for the other."""
+    assert twice({"a": {3: (0.0, 10), 4: (0.0, 6), 5: (0.0, 14), 6: (0.0, 20)}}, 10) == 14
+
+
 def test_what_never_came_is_named() -> None:
     """From the first round that came, or else from the one before the outage, up to the one at its end."""
-    came = {"a": {3: 0.0, 4: 0.0, 6: 9.0}}
+    came = {"a": {3: (0.0, 1), 4: (0.0, 1), 6: (9.0, 1)}}
     assert missing(came, "a", {"a": 4}, {"a": 7}) == {5, 7}
     assert missing(came, "b", {"b": 4}, {"b": 6}) == {4, 5, 6}
 
