@@ -37,7 +37,8 @@ class Holdfast:
         environment: dict[str, str] | None = None,
     ) -> None:
         """``prefix`` is put before the gateway's command and must become it (exec): a tool that harms it from outside."""
-        self._prefix = prefix
+        self.prefix = prefix
+        """May be changed between two lives."""
         self._environment = {**os.environ, **(environment or {})}
         self.folder = folder
         self.site_file = folder / "site.yaml"
@@ -63,7 +64,7 @@ class Holdfast:
     def launch(self) -> None:
         """Start it and wait for nothing."""
         with self.log_file.open("ab") as log:
-            command = [*self._prefix, sys.executable, "-m", "gateway", "run", str(self.site_file)]
+            command = [*self.prefix, sys.executable, "-m", "gateway", "run", str(self.site_file)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
 
     def start(self) -> None:
