@@ -59,9 +59,19 @@ def structs(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[t
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """``problems`` as a reader expects them, each once."""
-    unique = {(one.path, one.message): one for one in problems}
+    """``problems`` as a reader expects them, each once, in texts that any terminal can show: names in them are the document's."""
+    unique = {(one.path, one.message): _shown(one) for one in problems}
     return sorted(unique.values(), key=lambda one: (reading_order(one.path), one.severity, one.message))
+
+
+def _shown(problem: Problem) -> Problem:
+    if problem.message.isprintable() and problem.advice.isprintable():
+        return problem
+    return msgspec.structs.replace(problem, message=_printable(problem.message), advice=_printable(problem.advice))
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def warning(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
