@@ -2,8 +2,8 @@
 
 Twenty good devices at 100 ms; then, by reload, a connection for each misdeed of ``tests/peers/hostile.py`` over TCP and RTU
 frames, a port where nobody listens, one that black-holes and one that is slow. Lateness is measured twice: by the gateway's
-own metrics of the good connections, and from outside by the time that the field put into each answer. What the machine itself
-delays everybody by is measured beside it and allowed for, so that a busy machine fails nothing.
+own metrics of the good connections, and from outside by the time that the field put into each answer. How long the gateway had to
+wait for a processor is measured beside it, so that a busy machine fails nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +42,9 @@ MOST_CPU: Final = 0.3
 WINDOW_S: Final = 2.0
 MOST_MISSED: Final = 0.01
 """Share of the good ones' scans whose whole period may go by, on a machine that others use too."""
+QUIET: Final = 0.03
+"""Share of its time that the gateway may wait for a processor that others use. On a busier machine lateness is the machine's, and
+five times as much is borne."""
 OUTSET_S: Final = 3.0
 """After a reload connections are made and first scans spread: not looked at."""
 
@@ -79,37 +80,9 @@ def p99(ascending: list[float]) -> float:
     return ascending[int(0.99 * (len(ascending) - 1))]
 
 
-SLEEPER: Final = """
-import sys, time
-period, late, begin = 0.01, [], time.monotonic()
-n = 0
-try:
-    while True:
-        n += 1
-        time.sleep(max(0.0, begin + n * period - time.monotonic()))
-        late.append(time.monotonic() - begin - n * period)
-        n = max(n, int((time.monotonic() - begin) / period))
-except KeyboardInterrupt:
-    late.sort()
-    print(late[int(0.99 * (len(late) - 1))])
-"""
-
-
-class Machine:
-    """What the machine delays a process by that only wants to wake up: 99th percentile in seconds."""
-
-    def __init__(self) -> None:
-        self.late_s = 0.0
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True)
-        try:
-            yield
-        finally:
-            process.send_signal(2)
-            out, _ = process.communicate(timeout=20)
-        self.late_s = float(out)
+def waited_s(pid: int) -> float:
+    """How long its main thread was ready to run and did not get a processor (schedstat; sched-stats.rst)."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def cpu_s(pid: int) -> float:
@@ -177,7 +150,7 @@ def good_lines(metrics: str) -> Punctuality:
 
 async def test_no_bad_device_delays_a_good_one(tmp_path: Path, free_port: Any) -> None:  # Any: a fixture that gives ports
     """Scans of the good ones are on time, none is lost, memory stays, and what the bad ones take of the processor is small."""
-    port, machine, seen = free_port(), Machine(), Seen()
+    port, seen = free_port(), Seen()
     neighbours: list[dict[str, Any]] = []  # Any: JSON
 
     def change(document: dict[str, Any]) -> None:  # Any: JSON
@@ -190,14 +163,12 @@ async def test_no_bad_device_delays_a_good_one(tmp_path: Path, free_port: Any) -
     async with bad_neighbours() as bad, rig(tmp_path, Plan(devices=GOOD, scan_s=SCAN_S, change=change)) as plant:
         plant.oracle.also.append(seen)
         await plant.arrive(GOOD * 10)
-        with machine.measured():
-            alone = await _stretch(plant, port, seen, ALONE_S)
+        alone = await _stretch(plant, port, seen, ALONE_S)
         neighbours += bad
         plant.gateway.write(plant.site())
         await asyncio.to_thread(plant.gateway.reload)
         await asyncio.sleep(OUTSET_S)
-        with machine.measured():
-            together = await _stretch(plant, port, seen, TOGETHER_S)
+        together = await _stretch(plant, port, seen, TOGETHER_S)
         verdict = await plant.finish(most_in_flight=0)
     cpu = together["cpu"] - alone["cpu"]
     figures.record(
@@ -206,16 +177,16 @@ async def test_no_bad_device_delays_a_good_one(tmp_path: Path, free_port: Any) -
         bad=len(bad),
         seconds=TOGETHER_S,
         records=verdict.records,
-        machine_p99_s=round(machine.late_s, 4),
         cpu_of_bad=round(cpu, 3),
         **{f"alone_{name}": round(number, 4) for name, number in alone.items()},
         **{name: round(number, 4) for name, number in together.items()},
     )
     assert not verdict.lost
     assert together["bad_requests"] > len(bad), "the bad ones were asked, again and again"
-    assert together["outside_p99_s"] <= MOST_LATE_S + machine.late_s
-    assert together["own_p99_s"] <= MOST_LATE_S or machine.late_s > MOST_LATE_S / 2
-    assert together["missed"] <= MOST_MISSED * GOOD * TOGETHER_S / SCAN_S
+    patience = 1 if together["waited"] < QUIET else 5
+    assert together["outside_p99_s"] <= patience * MOST_LATE_S
+    assert together["own_p99_s"] <= patience * MOST_LATE_S
+    assert together["missed"] <= patience * MOST_MISSED * GOOD * TOGETHER_S / SCAN_S
     assert together["growth"] <= MOST_GROWTH
     assert cpu <= MOST_CPU
 
@@ -224,11 +195,12 @@ async def _stretch(plant: Rig, port: int, seen: Seen, seconds: float) -> dict[st
     """What is measured over ``seconds``."""
     pid = plant.gateway.pid
     first = await asyncio.to_thread(plant.gateway.metrics, port)
-    memory, cpu, began, began_ns = resident(pid), cpu_s(pid), time.monotonic(), time.time_ns()
+    memory, cpu, waited, began, began_ns = resident(pid), cpu_s(pid), waited_s(pid), time.monotonic(), time.time_ns()
     await asyncio.sleep(seconds)
     last = await asyncio.to_thread(plant.gateway.metrics, port)
     ended_ns = time.time_ns()
-    used = (cpu_s(pid) - cpu) / (time.monotonic() - began)
+    took_s = time.monotonic() - began
+    used, kept_waiting = (cpu_s(pid) - cpu) / took_s, (waited_s(pid) - waited) / took_s
     await plant.arrive(GOOD * 5)
     own = good_lines(last).since(good_lines(first))
     late = seen.lateness_s(began_ns, ended_ns)
@@ -239,6 +211,7 @@ async def _stretch(plant: Rig, port: int, seen: Seen, seconds: float) -> dict[st
         "own_p99_s": own.p99_s(),
         "missed": own.missed,
         "cpu": used,
+        "waited": kept_waiting,
         "growth": resident(pid) - memory,
         "bad_requests": _bad_requests(last) - _bad_requests(first),
     }
