@@ -72,6 +72,8 @@ class Verdict:
     """Scans that the field answered and that never came, where records are counted as lost."""
     unconfirmed: int = 0
     """Records that came and are counted as lost: dropped before their confirmation came."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """What the gateway's ledger counts as dropped, told or not."""
 
 
 class Oracle:
@@ -194,7 +196,8 @@ class Oracle:
         in_flight, absent = self._compare_with_the_field(answered, lost, lives, most_in_flight)
         unconfirmed = sum(len(line.had.keys() & line.lost.keys()) for line in self.lines.values())
         longest = max(in_flight, default=0)
-        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), longest, absent, unconfirmed)
+        dropped = dict(ledger["dropped"]) if ledger else {}
+        return Verdict(self.records, self.values, self.duplicates, dict(told_lost), sum(in_flight), longest, absent, unconfirmed, dropped)
 
     def _balance(self, ledger: dict[str, Any] | None, quarantined: int, lives: int) -> None:  # Any: JSON
         if ledger is None:
