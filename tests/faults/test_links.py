@@ -192,7 +192,7 @@ class Campaign:
             records=sum(each.records for each in self.verdicts),
             values=sum(each.values for each in self.verdicts),
             duplicates=sum(each.duplicates for each in self.verdicts),
-            lost=sum(sum(each.lost.values()) for each in self.verdicts),
+            lost=sum(sum(each.dropped.values()) for each in self.verdicts),
             healed_p50_s=round(sorted(self.healed_s)[len(self.healed_s) // 2], 2),
             healed_max_s=round(max(self.healed_s), 2),
         )
@@ -268,6 +268,7 @@ async def test_what_is_sent_into_a_dead_link_is_delivered_all_the_same(tmp_path:
         for at, cuts in enumerate(hands):
             plants.create_task(run(tmp_path / str(at), cuts, random.Random(chance.random()), campaign))
     assert campaign.cuts == 3 * CUTS_OF_A_KIND
+    assert all(verdict.lost == verdict.dropped == {} for verdict in campaign.verdicts)
     campaign.record(f"links, confirmed by the {acknowledge}", time.monotonic() - began)
 
 
@@ -341,6 +342,7 @@ async def test_a_device_behind_a_dead_link_is_bad_alone_and_comes_back_by_itself
                 chance.shuffle(harms)
                 back_s += [await unplug(plant, harm, door, watch, chance) for harm in harms]
             verdict = await plant.finish(excused={CUT_DEVICE})
+    assert verdict.lost == verdict.dropped == {}
     late = watch.lateness_s(0.1)
     p99 = late[int(len(late) * 0.99)]
     assert watch.oldest_ms < STALE_MS, f"an answer that was {watch.oldest_ms:.0f} ms old was taken for a new one"
