@@ -144,6 +144,11 @@ class Rig:
             await asyncio.sleep(0.005)
         return time.monotonic() - self._began
 
+    def waited_s(self) -> float:
+        """How long the gateway's main thread was ready to run and got no processor: the machine's share of any delay (sched-stats.rst)."""
+        pid = self.gateway.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
+
     def _lives_still(self) -> None:
         assert self.gateway.alive, f"the gateway ended by itself; {self.state()}"
 
