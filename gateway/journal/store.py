@@ -118,8 +118,9 @@ class Store:
                 raise JournalBusy(
                     f"{self.folder}: the journal is in use by process {holder or 'unknown'}: ask that gateway, or stop it first"
                 ) from None
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+            with contextlib.suppress(OSError):  # who holds it is said for people alone: a disk that refuses this may take records
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def _first_generation(self, clock: Clock) -> int:
         """Where a journal that knows nothing begins: wall-clock seconds, so that a wiped folder repeats no epoch. A clock
