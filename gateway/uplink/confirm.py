@@ -82,7 +82,7 @@ class Confirmations:
         oldest_ns = next((entry.written_ns for entry in portion.entries if isinstance(entry, Record)), 0)
         gone = [entry for entry in portion.entries if isinstance(entry, Lost)]
         self._open[mark.window] = _Window(replace(portion, entries=[*gone]), mark, oldest_ns, deadline)
-        puback.add_done_callback(lambda answer: self._answered(mark.window, answer))
+        puback.add_done_callback(lambda answer: self._answered(mark.window, portion, answer))
         self._changes()
 
     def confirmed(self, ack: Ack) -> bool:
@@ -157,9 +157,10 @@ class Confirmations:
     def _send_again(self, lane: Lane, first: int, last: int) -> None:
         self._feed.again(Portion(lane, 0, first, last, [], historical=True))
 
-    def _answered(self, number: int, answer: asyncio.Future[None]) -> None:
+    def _answered(self, number: int, portion: Portion, answer: asyncio.Future[None]) -> None:
         if answer.cancelled():
             return
+        self._feed.passed(portion)
         error = answer.exception()
         if isinstance(error, Rejected):
             self._rejected = error

@@ -6,6 +6,11 @@ records flow only for ``backfill_share`` of the time: a portion of history that 
 of ``t * (1 - share) / share``. Portions of history start small, grow on a fast link, and shrink until one takes no longer
 than PORTION_S, so that live records never wait long behind one, however slow the link is.
 
+How long a portion took is known when the far end answers, not when the last byte has left us: kernels, modems and
+brokers take seconds of traffic into their queues, and live records would wait behind all of it. So one portion of history is
+on its way at a time, until :meth:`Feed.passed`. A round trip is no time of the link's, and on a satellite longer than any
+portion: it is measured with live portions that had the link to themselves, and taken off.
+
 If live itself falls behind by more than LIVE_LAG_S, what was skipped becomes history and live starts again at the newest
 record: its latency stays bounded. The order of a tag's values holds inside live and inside history.
 
@@ -17,6 +22,7 @@ receiver is told what it will never get.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -32,6 +38,8 @@ PORTION_S: Final = 0.5
 """A portion of history should not take the link for longer."""
 LEAST_RECORDS: Final = 4
 """The first portion of history on a connection, and the smallest."""
+ROUND_TRIPS: Final = 8
+"""Of so many round trips the shortest counts: the others met traffic."""
 STARVED_S: Final = 0.1
 PRIORITY: Final = (Lane.EVENTS, Lane.TELEMETRY)
 
@@ -62,6 +70,13 @@ class Portion:
     """Epoch and seq of the record before ``first``, where this feed has seen it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OnItsWay:
+    portion: Portion
+    since: float
+    """Monotonic seconds."""
+
+
 @dataclass(slots=True)
 class _LaneState:
     live: int = 0
@@ -76,7 +91,7 @@ class _LaneState:
 
 
 class Feed:
-    """One uplink's view of the journal. One task calls ``begin`` and ``next``; any may call ``acknowledge`` and ``again``."""
+    """One uplink's view of the journal. One task calls ``begin`` and ``next``; any may call ``passed``, ``acknowledge``, ``again``."""
 
     def __init__(self, reader: Reader, *, clock: Clock, backfill_share: float, max_records: int, max_bytes: int) -> None:
         self._reader = reader
@@ -87,7 +102,10 @@ class Feed:
         self._lanes = {lane: _LaneState() for lane in PRIORITY}
         self._wake = asyncio.Event()
         self._history_records = min(LEAST_RECORDS, max_records)
-        self._history_began: float | None = None
+        self._passing: _OnItsWay | None = None
+        self._probe: _OnItsWay | None = None
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._least_s = float("inf")
         self._pause_until = 0.0
         self._live_at = float("-inf")
         self._dry = False
@@ -104,19 +122,31 @@ class Feed:
             state.history = Spans(state.owed)
             state.live, state.began = head, True
             state.seen.clear()
-        self._history_began = None
+        self._passing = self._probe = None
+        self._round_trips.clear()
+        self._least_s = float("inf")
         self._history_records = min(LEAST_RECORDS, self._max_records)
         self._pause_until = 0.0
         self._held = False
 
     async def next(self) -> Portion:
-        """Wait for the next portion to send. Calling it again says that the one before has been handed to the link."""
-        self._note_history_done()
+        """Wait for the next portion to send. Each one has to be followed by ``passed``: history waits for it."""
         while True:
             portion = await self._events() or await self._live(Lane.TELEMETRY) or await self._history_within_share()
             if portion is not None:
                 return portion
             await (self._breathe() if self._dry else self._rest())
+
+    def passed(self, portion: Portion) -> None:
+        """The far end has answered to ``portion``, well or not: the link is done with it. One of an earlier connection means nothing."""
+        now = self._clock.monotonic()
+        if self._probe is not None and self._probe.portion is portion:
+            self._round_trips.append(now - self._probe.since)
+            self._probe = None
+        elif self._passing is not None and self._passing.portion is portion:
+            took, self._passing = now - self._passing.since, None
+            self._note_history_took(now, took)
+            self._wake.set()
 
     def acknowledge(self, portion: Portion) -> None:
         """``portion`` was delivered: the journal may forget it."""
@@ -170,8 +200,11 @@ class Feed:
             return None
         state.owed.add(state.live, portion.last)
         state.live = portion.last + 1
+        now = self._clock.monotonic()
         if lane is Lane.TELEMETRY:
-            self._live_at = self._clock.monotonic()
+            self._live_at = now
+        if self._passing is None and self._probe is None:
+            self._probe = _OnItsWay(portion, now)
         return self._handed_out(portion)
 
     def _behind(self, portion: Portion) -> bool:
@@ -180,11 +213,11 @@ class Feed:
         return oldest is not None and self._clock.time_ns() - oldest.written_ns > LIVE_LAG_S * 1e9
 
     async def _history_within_share(self) -> Portion | None:
-        if self._pause_left() > 0:
+        if self._passing is not None or self._pause_left() > 0:
             return None
         portion = await self._history(Lane.TELEMETRY)
         if portion is not None:
-            self._history_began = self._clock.monotonic()
+            self._passing = _OnItsWay(portion, self._clock.monotonic())
         return portion
 
     async def _history(self, lane: Lane) -> Portion | None:
@@ -204,13 +237,10 @@ class Feed:
             return 0.0
         return self._pause_until - now
 
-    def _note_history_done(self) -> None:
-        """The link took the last portion of history: pause for its share, and fit the next one to the link."""
-        if self._history_began is None:
-            return
-        now = self._clock.monotonic()
-        took = now - self._history_began
-        self._history_began = None
+    def _note_history_took(self, now: float, took: float) -> None:
+        """Pause for the share of what a portion of history took from the link, and fit the next one to the link."""
+        self._least_s = min(self._least_s, took)
+        took = max(0.0, took - min(self._round_trips, default=self._least_s))
         self._pause_until = now + took * self._pause_factor
         if took > PORTION_S:
             self._history_records = max(min(LEAST_RECORDS, self._max_records), int(self._history_records * PORTION_S / took))
@@ -244,7 +274,7 @@ class Feed:
             return
         heads = {lane: state.live for lane, state in self._lanes.items()}
         waits = {asyncio.ensure_future(self._reader.wait(heads)), asyncio.ensure_future(self._wake.wait())}
-        if not self._held and self.has_history(Lane.TELEMETRY):
+        if not self._held and self._passing is None and self.has_history(Lane.TELEMETRY):
             waits.add(asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + self._pause_left())))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -63,19 +63,25 @@ class Plain:
             await self._send(mqtt, await self._feed.next())
 
     async def _send(self, mqtt: MqttSession, portion: Portion) -> None:
+        answer: asyncio.Future[None] | None = None
         for entry in portion.entries:
             if isinstance(entry, Lost):
                 self._note_lost(portion.lane, entry)
                 self._feed.acknowledge_span(portion.lane, entry.first, entry.last)
             else:
                 self._status.counters.taken += 1
-                await self._send_record(mqtt, entry, historical=portion.historical)
+                answer = await self._send_record(mqtt, entry, historical=portion.historical)
+        if answer is None:
+            self._feed.passed(portion)
+        else:
+            answer.add_done_callback(lambda _: self._feed.passed(portion))
 
     def _note_lost(self, lane: Lane, entry: Lost) -> None:
         """It rides with the lane's next record. (ThingsBoard's API has no place for it; the journal's ledger counts it.)"""
         self._untold[lane].append(LostSpan(entry.first, entry.last, entry.reason))
 
-    async def _send_record(self, mqtt: MqttSession, record: Record, *, historical: bool) -> None:
+    async def _send_record(self, mqtt: MqttSession, record: Record, *, historical: bool) -> asyncio.Future[None]:
+        """The broker's answer to its last message."""
         topic = self._topic(record)
         lost = tuple(self._untold[record.lane])
         try:
@@ -88,6 +94,7 @@ class Plain:
             answer = await mqtt.publish1(topic, payload)
             answer.add_done_callback(delivery.answered)
             delivery.largest = max(delivery.largest, len(payload))
+        return answer
 
     def _delivered(self, record: Record, lost: tuple[LostSpan, ...]) -> None:
         self._feed.acknowledge_span(record.lane, record.seq, record.seq)
