@@ -10,18 +10,21 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 NODE := tests/peers/node
+RED := tests/bench/peers/node-red
+TB := build/bench/peers/tb
 SITE ?= site.yaml
 ARGS ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
-TEST_PACKAGES := python3-venv $(COMPILER) mosquitto mosquitto-clients openssl e2fsprogs nodejs npm
+TEST_PACKAGES := python3-venv $(COMPILER) mosquitto mosquitto-clients openssl e2fsprogs nodejs npm \
+	strace faketime
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench long run docs lock clean packages
+.PHONY: help demo test check bench bench-peers profile long run docs lock clean packages
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo '  More arguments: make demo outage=20 for=60, make test ARGS="-k journal"'
 
 demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; shows data arriving (outage=S, for=S)
@@ -38,12 +41,19 @@ check: .venv/.dev ## lint, format, types, import directions, generated documents
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
-bench: .venv/.dev ## speed, measured (minutes)
+bench: .venv/.dev ## speed, measured (ten minutes)
 	@tools/packages $(COMPILER) mosquitto
 	$(BIN)/python -m tests.bench $(ARGS)
 
-long: packages .venv/.dev $(NODE)/node_modules/.made ## the tests with their large figures (an hour or more)
-	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest $(ARGS)
+bench-peers: packages .venv/.dev $(RED)/node_modules/.made $(TB)/.made ## the same loads on other gateways, side by side (25 minutes)
+	$(BIN)/python -m tests.bench.peers $(ARGS)
+
+profile: .venv/.dev ## where the gateway's time goes at full speed (a minute)
+	@tools/packages $(COMPILER) mosquitto
+	$(BIN)/python -m tests.bench.profile $(ARGS)
+
+long: packages .venv/.dev $(NODE)/node_modules/.made ## the campaigns with their large figures (hours)
+	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest -rP $(or $(ARGS),tests/faults tests/fuzz)
 
 run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
 	$(BIN)/holdfast run $(SITE) $(ARGS)
@@ -56,7 +66,7 @@ lock: .venv/.dev ## resolve the dependencies anew
 	$(COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove everything that was made, data of the demo included
-	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(NODE)/node_modules
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(NODE)/node_modules $(RED)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:
@@ -79,4 +89,13 @@ packages:
 
 $(NODE)/node_modules/.made: $(NODE)/package-lock.json
 	npm ci --prefix $(NODE) --no-audit --no-fund
+	@touch $@
+
+$(RED)/node_modules/.made: $(RED)/package-lock.json
+	npm ci --prefix $(RED) --omit=optional --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(TB)/.made: tests/bench/peers/thingsboard.lock | .venv/bin/python
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@

@@ -19,6 +19,8 @@ ROOT: Final = Path(__file__).parents[1]
 TREES: Final = ("gateway", "protocols", "tui", "tests", "tools")
 BROAD: Final[dict[str, int]] = {
     "gateway/links.py": 1,  # the outer loop: a bug in one session must not stop its neighbours
+    "tests/peers/cloud.py": 1,  # a thread of paho's ends without a word: what it met is kept, and the test fails by it
+    "tests/faults/test_links.py": 1,  # the same
 }
 """Where ``except Exception`` may stand, and how often."""
 VAGUE: Final = re.compile(r"(Manager|Helper|Utils?|Base|Info)$|^(Manager|Helper|Utils?|Base|Data|Info)(?=[A-Z]|$)")

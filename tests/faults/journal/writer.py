@@ -69,9 +69,11 @@ def start(folder: str, first: str) -> None:
     tell(f"pid {os.getpid()}")
     try:
         asyncio.run(main(Path(folder), int(first)))
-    except BaseException:  # noqa: BLE001 - the end of a process that must not go on as its parent
+    except BaseException:
         traceback.print_exc()
-    os._exit(1)
+        raise
+    finally:
+        os._exit(1)  # it must not go on as its parent
 
 
 if __name__ == "__main__":
