@@ -24,11 +24,14 @@ from numpy.typing import NDArray
 
 from gateway.journal.record import Lane, Record
 from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Tag
+from protocols.quiet import quietly
 
 MAGIC: Final = b"\xf5HF\xa9"
 VERSION: Final = 1
 HEAD: Final = Struct("<4sIIBBBBQQqQIBBBB")
 """magic, crc, length, version, kind, lane, form, epoch, seq, written_ns, definition, count, column, dtype, part, parts"""
+REST: Final = Struct("<IBBBBQQqQIBBBB")
+"""What the checksum covers of it: all after magic and crc."""
 MAX_BODY: Final = 7 * 1024
 """A frame of this body fits into a page of 8192 bytes together with SQLite's own bytes."""
 MAX_PARTS: Final = 250
@@ -155,25 +158,8 @@ def frame(
     parts: int = 1,
 ) -> bytes:
     """One frame: header, CRC and ``body`` (at most MAX_BODY bytes)."""
-    head = HEAD.pack(
-        MAGIC,
-        0,
-        HEAD.size + len(body),
-        VERSION,
-        kind,
-        lane,
-        form,
-        epoch,
-        seq,
-        written_ns,
-        definition,
-        count,
-        column,
-        dtype,
-        part,
-        parts,
-    )
-    rest = head[8:]
+    length = HEAD.size + len(body)
+    rest = REST.pack(length, VERSION, kind, lane, form, epoch, seq, written_ns, definition, count, column, dtype, part, parts)
     return b"".join((MAGIC, U32.pack(zlib.crc32(body, zlib.crc32(rest))), rest, body))
 
 
@@ -329,10 +315,9 @@ def _pack_values(value: NDArray[Any], definition: Definition) -> tuple[int, byte
     number = definition.narrow.get(kind, whole)
     values = value.tobytes()
     if number != whole:
-        with np.errstate(over="ignore", invalid="ignore"):
-            short = value.astype(STORED[number])
-            if short.astype(value.dtype).tobytes() == values:
-                return number, short.tobytes()
+        short = quietly(value.astype, STORED[number])
+        if quietly(short.astype, value.dtype).tobytes() == values:
+            return number, short.tobytes()
     return whole, values
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class _LaneState:
     head: int = 1
     gathered: deque[_Entry] = field(default_factory=deque)
     in_flight: list[_Entry] = field(default_factory=list)
-    tail: dict[int, tuple[Record, int, int]] = field(default_factory=dict)
+    tail: OrderedDict[int, tuple[Record, int, int]] = field(default_factory=OrderedDict)
     """Durable records by seq, with their stored size and their weight."""
 
 
@@ -299,9 +299,14 @@ class Journal:
             self._shorten_tail()
 
     def _shorten_tail(self) -> None:
+        """Let go of the oldest records in memory, in the lane that has most there.
+
+        With a plain dict, asking for the first key would walk over all that were removed before it: quadratic.
+        """
         tail = max((state.tail for state in self._lanes.values()), key=len)
-        _, _, weight = tail.pop(next(iter(tail)))
-        self._tail_bytes -= weight
+        while self._tail_bytes > MOST_TAIL and tail:
+            _, (_, _, weight) = tail.popitem(last=False)
+            self._tail_bytes -= weight
 
     # reading
 

@@ -8,14 +8,16 @@ broker took everything before it; a consumer that compares its own sums with the
 A window is one transmission: what is sent again goes into a new window, with a new number, so that two transmissions of the
 same records never mix in a consumer's sums. Records are told apart by ``(epoch, lane, seq)``.
 
-The stamp is ``HF``, a version byte and unsigned LEB128 numbers: window, lane, epoch, part, parts, count of records, the first
-seq, then the distances to the next ones (each at least 1). Everything here is pure; every length has a limit.
+The stamp is ``HF``, a version byte and unsigned LEB128 numbers, which are protobuf's varints: window, lane, epoch, part,
+parts, count of records, the first seq, then the distances to the next ones (each at least 1). Everything here is pure; every
+length has a limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Final, TypeVar
 
@@ -23,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.journal.record import Lane, Lost
+from protocols.sparkplug.wire import varint
 
 MAGIC: Final = b"HF\x01"
 MAX_STAMPED: Final = 4096
@@ -176,16 +179,19 @@ def encode_stamp(stamp: Stamp) -> bytes:
     seqs = stamp.seqs
     if not 0 < len(seqs) <= MAX_STAMPED:
         raise ValueError(f"a message holds 1 to {MAX_STAMPED} records, not {len(seqs)}: send them in several messages")
-    out = bytearray(MAGIC)
+    out = [_head(stamp.window, stamp.lane, stamp.epoch), varint(stamp.part), varint(stamp.parts), varint(len(seqs))]
     previous = 0
-    for number in (stamp.window, _LANES.index(stamp.lane), stamp.epoch, stamp.part, stamp.parts, len(seqs)):
-        _put(out, number)
     for place, seq in enumerate(seqs):
         if place and seq <= previous:
             raise ValueError(f"seq {seq} after {previous}: seqs must rise")
-        _put(out, seq - previous)
+        out.append(varint(seq - previous))
         previous = seq
-    return bytes(out)
+    return b"".join(out)
+
+
+@lru_cache(maxsize=64)  # a window has one for all its messages
+def _head(window: int, lane: Lane, epoch: int) -> bytes:
+    return b"".join((MAGIC, varint(window), varint(_LANES.index(lane)), varint(epoch)))
 
 
 def decode_stamp(data: bytes) -> Stamp:
@@ -213,14 +219,6 @@ def _running_sums(distances: Sequence[int]) -> tuple[int, ...]:
     if seq > _MAX_NUMBER:
         raise ValueError("the stamp's seq is too large")
     return tuple(seqs)
-
-
-def _put(out: bytearray, number: int) -> None:
-    """Unsigned LEB128."""
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
 
 
 def _numbers(data: bytes, at: int) -> list[int]:

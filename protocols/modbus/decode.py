@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 
 from protocols.modbus.wire import Block, Wire
 from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Quality
+from protocols.quiet import quietly
 
 HEADER: Final = 2
 """A read answer begins with the function code and the byte count (V1.1b3, 6.1 to 6.4)."""
+
+MANY_RUNS: Final = 5
+"""Up to so many runs of values from the same block, writing the time of each run is cheaper than looking up each value's."""
 
 _DTYPE: Final[dict[Kind, str]] = {
     Kind.INT8: "<i1",
@@ -157,6 +161,17 @@ class ColumnRecipe:
     present: int
     good: NDArray[np.uint32]
     """The qualities when every block was answered: shared by all batches, hence read-only."""
+    runs: tuple[tuple[int, int], ...]
+    """Where values of another block begin, and of which; empty where there are so many that ``block`` is cheaper to use."""
+
+    def stamps(self, times_ns: Sequence[int]) -> NDArray[np.int64]:
+        """The time of each value, from those of the blocks."""
+        if not self.runs:
+            return np.array(times_ns, np.int64).take(self.block)
+        stamps = np.empty(len(self.slots), np.int64)
+        for start, block in self.runs:  # a later run is written over the end of the one before
+            stamps[start:] = times_ns[block]
+        return stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +198,16 @@ class Recipe:
         quality = recipe.good
         if statuses is not None:
             quality = np.array([*statuses, Quality.BAD_NODE_ID_UNKNOWN], dtype=np.uint32).take(recipe.block)
-        with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN stays a NaN; what is scaled too far is an infinity
-            for start, stop, piece in recipe.pieces:
-                broken = piece.fill(raw, value[start:stop])
-                if broken is not None:
-                    quality = _mark(quality, start, broken)
+        for start, stop, piece in recipe.pieces:
+            broken = quietly(piece.fill, raw, value[start:stop])  # a signalling NaN stays one; what is scaled too far is an infinity
+            if broken is not None:
+                quality = _mark(quality, start, broken)
         if quality is not recipe.good:
             bad = (quality & np.uint32(0x80000000)) != 0
             value[bad] = recipe.blanks[bad]
         elif recipe.present < size:
             value[recipe.present :] = recipe.blanks[recipe.present :]
-        one_stamp = self.blocks == 1  # the usual case, and the cheaper way
-        stamps = np.full(size, times_ns[0], np.int64) if one_stamp else np.array(times_ns, np.int64).take(recipe.block)
-        return Batch(device=self.device, tag=recipe.slots, value=value, quality=quality, time_ns=stamps)
+        return Batch(self.device, recipe.slots, value, quality, recipe.stamps(times_ns))
 
 
 def _mark(quality: NDArray[np.uint32], start: int, broken: NDArray[np.bool_]) -> NDArray[np.uint32]:
@@ -249,7 +261,9 @@ def _compile_column(
     tags = np.array(slots, dtype=np.uint32)
     for shared in (good, tags):
         shared.setflags(write=False)
-    return ColumnRecipe(column, tags, block, tuple(pieces), blanks, len(places), good)
+    starts = [0, *(np.flatnonzero(block[1:] != block[:-1]) + 1).tolist()]
+    runs = tuple((start, int(block[start])) for start in starts) if len(starts) <= MANY_RUNS else ()
+    return ColumnRecipe(column, tags, block, tuple(pieces), blanks, len(places), good, runs)
 
 
 def _blanks(device: Device, slots: list[int], column: Column) -> Values:

@@ -51,8 +51,12 @@ class Request:
     tcp: bytes = field(init=False)
     """The frame without its transaction id."""
     rtu: bytes = field(init=False)
+    answer: bytes = field(init=False)
+    """How the TCP frame of a good answer begins after its transaction id: all that can be known of it beforehand."""
 
     def __post_init__(self) -> None:
+        length = (self.expect + 1).to_bytes(2, "big")
+        object.__setattr__(self, "answer", b"\0\0" + length + bytes((self.unit_id,)) + self.head)
         object.__setattr__(self, "tcp", _socket.encode(self.pdu, self.unit_id, 0)[2:])
         object.__setattr__(self, "rtu", _rtu.encode(self.pdu, self.unit_id, 0))
 
@@ -107,6 +111,14 @@ def _fits(request: Request, pdu: bytes) -> bool:
     if pdu[0] == request.function | 0x80:
         return len(pdu) == 2
     return len(pdu) == request.expect and pdu.startswith(request.head)
+
+
+def is_answer(data: bytes, request: Request, transaction: bytes) -> bool:
+    """Whether ``data`` is, as nearly always, one whole TCP frame that is the good answer, and nothing else.
+
+    :func:`take_tcp` would say the same at ten times the cost, and is asked wherever this says no.
+    """
+    return len(data) == TCP_HEADER + request.expect and data.startswith(transaction + request.answer)
 
 
 def take_tcp(buffer: bytes, request: Request | None, transaction: int) -> Taken:

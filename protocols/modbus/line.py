@@ -22,7 +22,7 @@ from typing import Final
 from protocols.clock import SystemClock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.modbus.config import Connection, ModbusRtuTcp, ModbusTls, Network
-from protocols.modbus.frames import Request, Taken, Verdict, take_rtu, take_tcp
+from protocols.modbus.frames import TCP_HEADER, Request, Taken, Verdict, is_answer, take_rtu, take_tcp
 from protocols.model import ScanStats
 from protocols.tls import client_context
 
@@ -214,11 +214,7 @@ class Line(ABC):
     def _settle(self, taken: Taken, data: bytes) -> None:
         match taken.verdict:
             case Verdict.ANSWER:
-                self._request = None
-                self._foreign_bytes, self._proven, self.foreign = 0, True, ""
-                self._slowest_s = max(self._slowest_s, self._heard_at - self._sent_at)
-                if self._answer is not None and not self._answer.done():
-                    self._answer.set_result(taken.pdu)
+                self._answered(taken.pdu)
             case Verdict.FOREIGN:
                 self.foreign = f"an answer {taken.why}"
                 self._count("foreign")
@@ -227,6 +223,14 @@ class Line(ABC):
                 self._miss("wrong", f"{self.where}: an answer that does not fit the request: {taken.why}")
             case _:
                 self._garbage(taken, data)
+
+    def _answered(self, pdu: bytes) -> None:
+        """The request in flight has its answer."""
+        self._request = None
+        self._foreign_bytes, self._proven, self.foreign = 0, True, ""
+        self._slowest_s = max(self._slowest_s, self._heard_at - self._sent_at)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(pdu)
 
     def _unasked(self, size: int) -> None:
         self._foreign_bytes += size
@@ -310,6 +314,8 @@ class NetworkLine(Line, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._gone: asyncio.Future[None] | None = None
         self._transaction = 0
+        self._number = b""
+        """The transaction id as it stands in the frame."""
         self._leaving = False
 
     async def open(self) -> None:
@@ -388,7 +394,12 @@ class NetworkLine(Line, asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
-        self._received(data)
+        request = self._request
+        if request is not None and not self._is_rtu and not self._buffer and is_answer(data, request, self._number):
+            self._heard_at = self._now()
+            self._answered(data[TCP_HEADER:])
+        else:
+            self._received(data)
 
     def _take(self, data: bytes) -> Taken:
         if self._is_rtu:
@@ -406,7 +417,8 @@ class NetworkLine(Line, asyncio.Protocol):
             self._transport.write(request.rtu)
             return
         self._transaction = self._transaction % 0xFFFF + 1
-        self._transport.write(self._transaction.to_bytes(2, "big") + request.tcp)
+        self._number = self._transaction.to_bytes(2, "big")
+        self._transport.write(self._number + request.tcp)
 
     def _garbage(self, taken: Taken, data: bytes) -> None:
         if self._is_rtu:

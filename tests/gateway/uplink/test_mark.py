@@ -21,6 +21,11 @@ def test_a_stamp_comes_back_as_it_was(stamp: Stamp) -> None:
     assert decode_stamp(encode_stamp(stamp)) == stamp
 
 
+def test_the_bytes_of_a_stamp_stay_what_they_are() -> None:
+    stamp = Stamp(1_763_697_600_123, Lane.TELEMETRY, 300, (127, 128, 5000), 2, 200)
+    assert encode_stamp(stamp).hex() == "484601" + "fbccc6a4aa33" + "01" + "ac02" + "02" + "c801" + "03" + "7f" + "01" + "8826"
+
+
 def test_a_stamp_is_small() -> None:
     """A message with one record pays about twenty bytes for it."""
     assert len(encode_stamp(Stamp(1_700_000_000_000, Lane.TELEMETRY, 12, (1_000_000,)))) < 20

@@ -206,6 +206,19 @@ def test_each_value_has_the_stamp_of_its_answer() -> None:
     assert batch.time_ns.tolist() == [1_000, 1_001]
 
 
+def test_each_value_has_the_stamp_of_its_answer_however_many_there_are() -> None:
+    """Blocks that lie apart, their tags in any order: few runs of one block, and more than are written one by one."""
+    rng = random.Random(3)
+    for blocks in (2, 3, 4, 5, 6, 12):
+        places = [400 * block + at for block in range(blocks) for at in range(rng.randint(1, 4))]
+        rng.shuffle(places)
+        plan = plan_of(*(tag(f"holding:{place}", rng.choice(["uint16", "int16"])) for place in places))
+        assert len(plan.groups[0].blocks) == blocks
+        for batch in scan(plan, Unit()):
+            at = {slot: 1_000 + place for place, block in enumerate(plan.groups[0].blocks) for slot in block.slots}
+            assert batch.time_ns.tolist() == [at[slot] for slot in batch.tag.tolist()]
+
+
 def test_shared_columns_cannot_be_edited() -> None:
     (batch,) = scan(plan_of(tag("holding:0")), Unit())
     assert not batch.tag.flags.writeable

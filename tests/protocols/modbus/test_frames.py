@@ -7,7 +7,19 @@ import tracemalloc
 
 import pytest
 
-from protocols.modbus.frames import MAX_PDU, Request, Taken, Verdict, is_exception, read_request, take_rtu, take_tcp, write_request
+from protocols.modbus.frames import (
+    MAX_PDU,
+    TCP_HEADER,
+    Request,
+    Taken,
+    Verdict,
+    is_answer,
+    is_exception,
+    read_request,
+    take_rtu,
+    take_tcp,
+    write_request,
+)
 from tests.protocols.modbus.plc import crc
 
 READ = read_request(17, bytes.fromhex("03006b0003"), 6)
@@ -32,6 +44,26 @@ def test_requests_are_the_specifications() -> None:
 def test_an_answer_that_fits_is_taken() -> None:
     assert take_tcp(tcp(ANSWER), READ, 5) == Taken(Verdict.ANSWER, 15, ANSWER)
     assert take_rtu(rtu(ANSWER), READ) == Taken(Verdict.ANSWER, 11, ANSWER)
+
+
+def test_what_is_taken_at_a_glance_is_what_a_full_look_takes() -> None:
+    """Good answers with everything changed that can be: one bit, the length, the request, the transaction."""
+    dice = random.Random(11)
+    requests = [READ, read_request(1, b"\x01\x00\x00\x00\x09", 2), write_request(17, bytes.fromhex("10 0001 0002 04 000a 0102"))]
+    glances = 0
+    for _ in range(5000):
+        asked, answered = dice.choice(requests), dice.choice(requests)
+        frame = bytearray(tcp(answered.head.ljust(answered.expect, b"\1"), unit_id=answered.unit_id, transaction=dice.choice([5, 5, 6])))
+        if dice.random() < 0.5:
+            frame[dice.randrange(len(frame))] ^= 1 << dice.randrange(8)
+        whole = bytes(frame[: dice.choice([len(frame), len(frame), len(frame) - 1])]) + dice.choice([b"", b"", b"\0"])
+        taken = take_tcp(whole, asked, 5)
+        at_a_glance = is_answer(whole, asked, b"\0\5")
+        assert at_a_glance == (taken.verdict is Verdict.ANSWER and taken.used == len(whole) and not is_exception(taken.pdu))
+        if at_a_glance:
+            assert taken.pdu == whole[TCP_HEADER:]
+        glances += at_a_glance
+    assert glances > 200
 
 
 def test_an_exception_is_an_answer() -> None:
