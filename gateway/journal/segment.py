@@ -161,9 +161,8 @@ class Segment:
             mode = connection.execute("PRAGMA journal_mode=DELETE").fetchone()
             if mode is None or mode[0] != "delete":
                 raise Broken(f"{self.path}: the file could not be sealed: it will be tried again")
-            connection.close(True)
-        self._connection = None
-        self.writable, self.sealed = False, True
+            self._close()
+        self.sealed = True
         self.facts.bytes = size_of(self.path)
 
     def park(self) -> None:
@@ -171,9 +170,7 @@ class Segment:
         with translated(self.path):
             connection = self._open_connection()
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            connection.close(True)
-        self._connection = None
-        self.writable = False
+            self._close()
 
     def abandon(self) -> None:
         """Let go of the file as it is, without another write to it."""
@@ -261,6 +258,11 @@ class Segment:
         if self._connection is None or not self.writable:
             raise Broken(f"{self.path}: the segment is not open for writing")
         return self._connection
+
+    def _close(self) -> None:
+        """Also where closing fails, the connection is gone: who reads next opens the file anew, and nobody writes to it."""
+        connection, self._connection, self.writable = self._open_connection(), None, False
+        connection.close(True)
 
     def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self.wal_pages = pages

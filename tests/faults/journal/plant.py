@@ -134,6 +134,8 @@ class Witness:
     meaning: dict[Name, tuple[Lane, int]] = field(default_factory=dict)
     """What each (epoch, seq) that was told or given stands for."""
     names: dict[tuple[Lane, int], Name] = field(default_factory=dict)
+    excused: frozenset[str] = frozenset()
+    """Reasons for which the journal may give up what it has confirmed: a disk that says it is full costs the oldest segment."""
 
     def confirm(self, lane: Lane, number: int, name: Name) -> None:
         self.stored[lane][number] = name
@@ -149,7 +151,9 @@ class Witness:
         for lane in Lane:
             for number, name in found.identities[lane].items():
                 self.give(lane, number, name)
-            absent = {number: name for number, name in self.stored[lane].items() if found.identities[lane].get(number) != name}
+            given_up = {seq for gap in found.gaps[lane] if gap.reason in self.excused for seq in range(gap.first, gap.last + 1)}
+            kept = {number: name for number, name in self.stored[lane].items() if name[1] not in given_up}
+            absent = {number: name for number, name in kept.items() if found.identities[lane].get(number) != name}
             counted = {seq for gap in found.gaps[lane] for seq in range(gap.first, gap.last + 1)}
             silent = [number for number, (_, seq) in absent.items() if seq not in counted]
             assert not silent, f"{lane}: {len(silent)} confirmed readings are neither there nor counted, such as {silent[:5]}"
