@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from gateway.journal import codec, salvage
+from gateway.journal.age import Moment, Stored
 from gateway.journal.codec import PART_BITS, Definition, FrameKind, Unreadable
 from gateway.journal.heads import Head
 from gateway.journal.ledger import Book, BookState, decode_state
@@ -101,7 +102,7 @@ class Chain:
         self._definitions = definitions
         self._reading: list[Segment] = []
         self._state_at = float("-inf")
-        self._told_ns = 0
+        self._stored = Stored(0, 0)
         self._empty: list[Segment] = []
         """Files without records, kept for their state until a newer one is durable."""
         self._rescued: dict[Path, dict[int, bytes]] = {}
@@ -120,7 +121,8 @@ class Chain:
         told, state = self._recall(segments)
         if state is not None:
             self.book.restore(state)
-            self._told_ns = state.trusted_ns
+            self._stored = Stored(state.trusted_ns, state.ahead_ns)
+        _know_times(segments, told, state)
         clean = bool(segments) and state is not None and self._resume(segments[-1], state)
         self._take_over(segments, told, clean, head)
         if head is not None:
@@ -300,7 +302,6 @@ class Chain:
                 facts.values += values
                 facts.first_ns = facts.first_ns or stamp
                 facts.last_ns = stamp
-        facts.opened_ns, facts.closed_ns = facts.first_ns, facts.last_ns
 
     def _scan(self, segment: Segment) -> Iterator[Row]:
         """All rows of a segment, a few at a time."""
@@ -328,27 +329,27 @@ class Chain:
         self.book.urgent = self.book.dirty = bool(self.sealed or self._empty)
         self.active = None
 
-    def commit(self, group: Group | None, now: float, trusted_ns: int) -> None:
+    def commit(self, group: Group | None, moment: Moment) -> None:
         """Make a group (and the book, where it is due) durable. A file that failed is left behind and the group goes
         into a new one. Raises DiskFull or Broken; then nothing of the group is stored."""
         if self.active is not None and (self.active.fill < self.roll_bytes or self.active.facts.last < self.active.facts.first):
             try:
-                self._commit(self.active, group, now, trusted_ns, ())
+                self._commit(self.active, group, moment, ())
                 return
             except DiskFull:
                 raise
             except StorageError as error:
                 log.error("segment_failed", segment=self.active.path.name, trouble=str(error))
                 self._leave(self.active)
-        self._roll(group, now, trusted_ns)
+        self._roll(group, moment)
 
-    def _commit(self, segment: Segment, group: Group | None, now: float, trusted_ns: int, known: Iterable[Facts]) -> None:
+    def _commit(self, segment: Segment, group: Group | None, moment: Moment, known: Iterable[Facts]) -> None:
         book = self.book
-        facts = _grown(segment.facts, group, trusted_ns)
-        due = book.urgent or (book.dirty and now - self._state_at >= STATE_EVERY_S) or group is None or known
+        facts = _grown(segment.facts, group, moment.trusted_ns)
+        due = book.urgent or (book.dirty and moment.monotonic - self._state_at >= STATE_EVERY_S) or group is None or known
         durable = group.next if group is not None else self.durable
         lane, epoch = self.lane, segment.facts.epoch
-        state = codec.frames(FrameKind.STATE, lane, epoch, *book.state(durable, 0, trusted_ns, facts)) if due else []
+        state = codec.frames(FrameKind.STATE, lane, epoch, *book.state(durable, 0, moment, facts)) if due else []
         told = codec.frames(FrameKind.FACTS, lane, epoch, 0, msgspec.msgpack.encode(list(known))) if known else []
         try:
             segment.commit(
@@ -364,7 +365,7 @@ class Chain:
         segment.facts = facts
         self.durable = durable
         if state:
-            self._state_at = now
+            self._state_at = moment.monotonic
         if segment.wal_pages >= self.wal_pages:
             self._checkpoint(segment)
 
@@ -378,11 +379,12 @@ class Chain:
             log.error("segment_failed", segment=segment.path.name, trouble=str(error))
             self._leave(segment)
 
-    def _roll(self, group: Group | None, now: float, trusted_ns: int) -> None:
+    def _roll(self, group: Group | None, moment: Moment) -> None:
         """Go on in a new segment, which tells of all the others; then seal the one before."""
         first = group.first if group is not None else self.durable
         before = self.active
-        fresh = Segment(self.folder, self.lane, Facts(self.book.epoch, first, first - 1, opened_ns=trusted_ns, closed_ns=trusted_ns))
+        began_ns = moment.trusted_ns
+        fresh = Segment(self.folder, self.lane, Facts(self.book.epoch, first, first - 1, opened_ns=began_ns, closed_ns=began_ns))
         if before is not None and before.path == fresh.path:
             raise Broken(f"{fresh.path}: the segment is full without a record: the journal's limits are too small")
         known = [each.facts for each in self.sealed]
@@ -390,7 +392,7 @@ class Chain:
             known.append(before.expected())
         try:
             fresh.open()
-            self._commit(fresh, group, now, trusted_ns, known or [fresh.facts])
+            self._commit(fresh, group, moment, known or [fresh.facts])
             with translated(self.folder):
                 sync_folder(self.folder)
         except StorageError:
@@ -415,14 +417,14 @@ class Chain:
         except StorageError as error:
             log.warning("seal_deferred", segment=segment.path.name, trouble=str(error))
 
-    def mend_files(self, now: float) -> None:
+    def mend_files(self, monotonic: float) -> None:
         """What was put off, and a file that somebody deleted while it was open."""
         active = self.active
         if active is not None and not active.is_linked():
             log.error("segment_deleted", segment=active.path.name)
             self._restore(active)
-        for segment in [each for each in self.sealed if not each.sealed and each.try_again_at <= now]:
-            segment.try_again_at = now + TRY_AGAIN_S
+        for segment in [each for each in self.sealed if not each.sealed and each.try_again_at <= monotonic]:
+            segment.try_again_at = monotonic + TRY_AGAIN_S
             self.seal_up(segment)
 
     def _restore(self, segment: Segment) -> None:
@@ -445,12 +447,12 @@ class Chain:
             log.warning("repair_deferred", segment=segment.path.name, trouble=str(error))
             self._rescued[segment.path] = dict(rows)
 
-    def roll_if_older(self, than_ns: int, now: float, trusted_ns: int) -> None:
+    def roll_if_older(self, than_ns: int, moment: Moment) -> None:
         """Close the active segment if it was begun before ``than_ns`` of trusted time."""
         active = self.active
         if active is not None and active.facts.last >= active.facts.first and active.facts.opened_ns < than_ns:
             try:
-                self._roll(None, now, trusted_ns)
+                self._roll(None, moment)
             except StorageError as error:
                 log.warning("roll_deferred", segment=active.path.name, trouble=str(error))
 
@@ -463,7 +465,7 @@ class Chain:
         else:
             _discard(segment.path)
 
-    def close(self, now: float, trusted_ns: int) -> None:
+    def close(self, moment: Moment) -> None:
         """Store the book, marked as closed cleanly, and leave one file a segment. Raises StorageError."""
         for segment in self._reading:
             segment.close()
@@ -471,17 +473,17 @@ class Chain:
         if self.active is None:
             if not self.book.dirty and not self._empty:
                 return
-            self._roll(None, now, trusted_ns)
+            self._roll(None, moment)
         active = self.active
         assert active is not None
-        self._park(active, trusted_ns)
+        self._park(active, moment)
 
-    def _park(self, segment: Segment, trusted_ns: int) -> None:
+    def _park(self, segment: Segment, moment: Moment) -> None:
         segment.checkpoint()
         segment.facts.bytes = 0
         for _ in range(2):  # the first state may lengthen the file, whose size the second one tells
             segment.facts.bytes = segment.length()
-            content = self.book.state(self.durable, inode_of(segment.path), trusted_ns, segment.facts)
+            content = self.book.state(self.durable, inode_of(segment.path), moment, segment.facts)
             segment.commit((), (), codec.frames(FrameKind.STATE, self.lane, segment.facts.epoch, *content), [], 0)
         segment.park()
 
@@ -494,9 +496,17 @@ class Chain:
         segments = (*self.sealed, *self._empty, *([self.active] if self.active else []))
         return max([self.book.epoch, *(each.facts.epoch for each in segments)])
 
-    def newest_ns(self) -> int:
-        """Trusted time at which something was last stored; 0 where nothing is."""
-        return max([self._told_ns, *(each.facts.closed_ns for each in self.sealed)])
+    def stored_time(self) -> Stored:
+        """What the newest state told of the time; where none could be read, what is known of the segments."""
+        return self._stored if self._stored.trusted_ns else Stored(max([0, *(each.facts.closed_ns for each in self.sealed)]), 0)
+
+    def date(self, now_ns: int) -> None:
+        """Where the trusted time of a segment is unknown it takes that of the next one, or now: rather too young than too old."""
+        next_ns = now_ns
+        for segment in reversed(self.segments()):
+            facts = segment.facts
+            facts.closed_ns = min(facts.closed_ns or next_ns, now_ns)
+            facts.opened_ns = next_ns = min(facts.opened_ns or facts.closed_ns, facts.closed_ns)
 
     def settled(self, segment: Segment) -> bool:
         return self.book.settled(segment.facts.first, segment.facts.last)
@@ -507,12 +517,12 @@ class Chain:
         """The oldest segment that may be removed."""
         return self.sealed[0] if self.sealed else None
 
-    def retire(self, segment: Segment, cause: str, now: float, trusted_ns: int) -> None:
+    def retire(self, segment: Segment, cause: str, moment: Moment) -> None:
         """Remove the oldest segment: count first, durably, then unlink. Raises Broken if the file cannot be removed."""
         facts = segment.facts
         self.book.retire(facts.first, facts.last, facts.epoch, cause)
         try:
-            self.commit(None, now, trusted_ns)
+            self.commit(None, moment)
         except StorageError as error:
             log.warning("count_deferred", lane=self.lane.value, trouble=str(error))  # unlinking makes the room it lacks
         segment.abandon()
@@ -767,6 +777,17 @@ def _facts(body: bytes) -> dict[tuple[int, int], Facts]:
     return {(each.epoch, each.first): each for each in told}
 
 
+def _know_times(segments: list[Segment], told: dict[tuple[int, int], Facts], state: BookState | None) -> None:
+    """What is known of each segment's trusted time. The stamps of its records are the wall clock's, and say nothing of ages."""
+    for segment in segments:
+        facts = segment.facts
+        known = told.get((facts.epoch, facts.first))
+        if known is not None:
+            facts.opened_ns, facts.closed_ns = known.opened_ns, known.closed_ns
+        elif state is not None and (state.active.epoch, state.active.first) == (facts.epoch, facts.first):
+            facts.opened_ns = state.active.opened_ns
+
+
 def _grown(facts: Facts, group: Group | None, trusted_ns: int) -> Facts:
     """The facts of a segment with one more group in it."""
     if group is None:
@@ -791,7 +812,6 @@ def _remeasure(facts: Facts, rows: Iterable[bytes]) -> None:
         facts.values += values
         facts.first_ns = facts.first_ns or stamp
         facts.last_ns = stamp
-    facts.opened_ns, facts.closed_ns = facts.opened_ns or facts.first_ns, facts.closed_ns or facts.last_ns
 
 
 def _by_record(rows: list[Row]) -> Iterator[list[Row]]:

@@ -481,6 +481,12 @@ class Reader:
         state = self._journal._lanes[lane]
         return state.book.pending(self.name, state.head)
 
+    def untold(self, lane: Lane) -> tuple[Span, ...]:
+        """Spans before the head that were lost and have not been acknowledged, in this life or an earlier one, oldest first:
+        whoever receives them is still to be told."""
+        state = self._journal._lanes[lane]
+        return state.book.untold(self.name, state.head)
+
     async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]:
         """Durable entries from ``first`` on in order of seq, gaps as explicit Lost, all of one epoch.
 
@@ -490,7 +496,7 @@ class Reader:
         return await self._journal.read(lane, first, max_records=max_records, max_bytes=max_bytes, last=last)
 
     def acknowledge(self, lane: Lane, first: int, last: int) -> None:
-        """``first`` to ``last`` have been delivered: any span, in any order. Durable about a second later, or at close."""
+        """``first`` to ``last`` have been delivered, or told as lost: any span, in any order. Durable about a second later, or at close."""
         state = self._journal._lanes[lane]
         state.book.acknowledge(self.name, first, min(last, state.head - 1))
 

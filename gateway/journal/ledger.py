@@ -14,11 +14,13 @@ from typing import Final
 
 import msgspec
 
+from gateway.journal.age import Moment
 from gateway.journal.record import Lane
-from gateway.journal.spans import ACKNOWLEDGED, MISSING, QUARANTINED, Account, Facts, Gaps, Span
+from gateway.journal.spans import ACKNOWLEDGED, MISSING, QUARANTINED, Account, Facts, Gaps, Span, union
 
 MOST_GAPS: Final = 4000
 MOST_SPANS: Final = 1000
+MOST_UNTOLD: Final = 500
 
 
 class ReaderLane(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class _ReaderState(msgspec.Struct, array_like=True):
     low: int
     counts: dict[str, int]
     spans: list[tuple[int, int, str]]
+    untold: list[Span] = []
+    """A journal of before has none."""
 
 
 class BookState(msgspec.Struct, array_like=True):
@@ -116,6 +120,8 @@ class BookState(msgspec.Struct, array_like=True):
     first: int
     active: Facts
     """The segment that the state lies in."""
+    ahead_ns: int = 0
+    """How far the wall clock stood ahead of ``trusted_ns``. (A journal of before has none: there the two agreed.)"""
 
 
 class Book:
@@ -156,7 +162,7 @@ class Book:
     def acknowledge(self, name: str, first: int, last: int) -> None:
         with self.lock:
             account = self.readers.get(name)
-            if account is not None and account.settle(first, last, ACKNOWLEDGED):
+            if account is not None and account.acknowledge(first, last):
                 self.dirty = True
 
     def lose(self, first: int, last: int, epoch: int, cause: str) -> int:
@@ -176,7 +182,7 @@ class Book:
         """A segment is about to be removed: what somebody still waited for is dropped, the rest retires."""
         with self.lock:
             for a, b in self.gaps.outside(first, last):
-                dropped = _size(_union([span for account in self.readers.values() for span in account.pending_within(a, b)]))
+                dropped = _size(union([span for account in self.readers.values() for span in account.pending_within(a, b)]))
                 if dropped:
                     self.lost[cause] += dropped
                 self.retired += b + 1 - a - dropped
@@ -196,7 +202,13 @@ class Book:
             account = self.readers.get(name)
             return account.pending(until) if account else ()
 
-    def state(self, durable: int, clean: int, trusted_ns: int, active: Facts) -> tuple[int, bytes]:
+    def untold(self, name: str, until: int) -> tuple[Span, ...]:
+        """Spans before ``until`` (exclusive) that are lost, and that the reader has not acknowledged yet."""
+        with self.lock:
+            account = self.readers.get(name)
+            return tuple((a, min(b, until - 1)) for a, b in account.untold if a < until) if account else ()
+
+    def state(self, durable: int, clean: int, moment: Moment, active: Facts) -> tuple[int, bytes]:
         """The book as bytes, with the number of this state. ``durable`` is the seq after the last record of the commit it goes with."""
         with self.lock:
             self.counter += 1
@@ -208,7 +220,7 @@ class Book:
                     self.epoch,
                     durable,
                     clean,
-                    trusted_ns,
+                    moment.trusted_ns,
                     self.values,
                     dict(self.lost),
                     self.retired,
@@ -216,6 +228,7 @@ class Book:
                     {name: _stored(account) for name, account in self.readers.items()},
                     self.first,
                     active,
+                    moment.ahead_ns,
                 )
             )
 
@@ -224,7 +237,10 @@ class Book:
         self.first = state.first
         self.lost, self.retired = Counter(state.lost), state.retired
         self.gaps = Gaps(list(state.gaps))
-        self.readers = {name: Account(each.start, each.low, Counter(each.counts), list(each.spans)) for name, each in state.readers.items()}
+        self.readers = {
+            name: Account(each.start, each.low, Counter(each.counts), list(each.spans), list(each.untold))
+            for name, each in state.readers.items()
+        }
         if self.gaps.spans:
             self.next = max(self.next, self.gaps.spans[-1][1] + 1)
 
@@ -253,21 +269,12 @@ def decode_state(content: bytes) -> BookState | None:
 
 
 def _stored(account: Account) -> _ReaderState:
-    """Beyond MOST_SPANS, what was settled out of order is forgotten: after a crash it is delivered once more."""
+    """Beyond MOST_SPANS, what was settled out of order is forgotten: after a restart it is delivered once more. Beyond
+    MOST_UNTOLD, that the oldest losses were not told is: they stay counted as dropped."""
     counts = Counter(account.counts)
     for first, last, cause in account.spans[MOST_SPANS:]:
         counts[cause] -= last + 1 - first
-    return _ReaderState(account.start, account.low, dict(counts), account.spans[:MOST_SPANS])
-
-
-def _union(spans: list[Span]) -> list[Span]:
-    union: list[Span] = []
-    for first, last in sorted(spans):
-        if union and first <= union[-1][1] + 1:
-            union[-1] = (union[-1][0], max(last, union[-1][1]))
-        else:
-            union.append((first, last))
-    return union
+    return _ReaderState(account.start, account.low, dict(counts), account.spans[:MOST_SPANS], account.untold[-MOST_UNTOLD:])
 
 
 def _size(spans: list[Span]) -> int:

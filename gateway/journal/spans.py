@@ -3,6 +3,8 @@
 An account knows three things: everything below ``low`` is settled, some spans above it are, the rest is pending. A
 record is settled once, by the first cause that comes (acknowledged, a drop reason, quarantined, missing); so
 ``appended == acknowledged + pending + dropped + quarantined`` cannot be broken: pending is what the spans leave over.
+
+What was lost is settled, and yet somebody has to be told: it stays *untold* until the reader acknowledges it too.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Account:
     """Settled records by cause."""
     spans: list[tuple[int, int, str]] = field(default_factory=list)
     """Settled spans above ``low`` with their cause; sorted, disjoint."""
+    untold: list[Span] = field(default_factory=list)
+    """What is settled by a loss that the reader has not acknowledged; sorted, disjoint, never adjacent."""
 
     def settle(self, first: int, last: int, cause: str) -> int:
         """Settle what is not settled yet between ``first`` and ``last``; how many records that were."""
@@ -42,15 +46,23 @@ class Account:
             return 0
         if first == self.low and not self.spans:  # the usual case: in order
             self.low = last + 1
-            self.counts[cause] += last + 1 - first
-            return last + 1 - first
-        fresh = self._unsettled(first, last)
-        settled = sum(b + 1 - a for a, b in fresh)
-        self.counts[cause] += settled
-        if fresh:
+            fresh = [(first, last)]
+        elif fresh := self._unsettled(first, last):
             self.spans = _merged(sorted(self.spans + [(a, b, cause) for a, b in fresh]))
             self._raise_low()
+        if cause != ACKNOWLEDGED:
+            self.untold = union(self.untold + fresh)
+        settled = sum(b + 1 - a for a, b in fresh)
+        self.counts[cause] += settled
         return settled
+
+    def acknowledge(self, first: int, last: int) -> bool:
+        """The reader has delivered what is between ``first`` and ``last``, or told that it is lost. Whether that is news."""
+        settled = self.settle(first, last, ACKNOWLEDGED)
+        untold = [part for a, b in self.untold for part in ((a, min(b, first - 1)), (max(a, last + 1), b)) if part[0] <= part[1]]
+        told = untold != self.untold
+        self.untold = untold
+        return bool(settled) or told
 
     def pending(self, until: int) -> tuple[Span, ...]:
         """Spans that are not settled, before ``until`` (exclusive), oldest first."""
@@ -83,6 +95,17 @@ class Account:
             self.low = b + 1
             done += 1
         del self.spans[:done]
+
+
+def union(spans: list[Span]) -> list[Span]:
+    """``spans``, in any order, as the fewest that cover the same."""
+    found: list[Span] = []
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
 
 
 def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

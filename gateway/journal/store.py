@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from gateway.config.model import JournalOptions
-from gateway.journal.age import TrustedTime
+from gateway.journal.age import Moment, TrustedTime
 from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition
 from gateway.journal.heads import Heads
@@ -91,13 +91,15 @@ class Store:
         for lane, chain in self.chains.items():
             if not clean[lane]:
                 chain.begin(generation * len(LANES) + LANE_NUMBER[lane])
-        newest = max(chain.newest_ns() for chain in self.chains.values())
-        self._trusted = TrustedTime(newest, clock.time_ns(), clock.monotonic(), self.options.max_age_s / AGE_SHARE)
+        stored = max((chain.stored_time() for chain in self.chains.values()), key=lambda each: each.trusted_ns)
+        self._trusted = TrustedTime(stored, clock.time_ns(), clock.monotonic(), self.options.max_age_s / AGE_SHARE)
+        for chain in self.chains.values():
+            chain.date(self._now(clock).trusted_ns)
         self._hold_reserve()
         self.look(clock)
         for lane, chain in self.chains.items():  # what was found and counted must not be counted again
             if chain.book.urgent and not clean[lane]:
-                self._commit(lane, None, clock.monotonic(), self._now(clock))
+                self._commit(lane, None, self._now(clock))
         self._tell_heads()
 
     def _let_go(self) -> None:
@@ -132,7 +134,7 @@ class Store:
         """Store what is due, mark the end as clean, let go. Raises StorageError; the lock is released in any case."""
         try:
             for chain in self.chains.values():
-                chain.close(clock.monotonic(), self._now(clock))
+                chain.close(self._now(clock))
             self._tell_heads()
         finally:
             self._let_go()
@@ -141,24 +143,24 @@ class Store:
 
     def commit(self, groups: dict[Lane, Group | None], clock: Clock) -> dict[Lane, StorageError | None]:
         """Make each lane's group durable. What went wrong stands in the answer, by lane."""
-        now, trusted_ns = clock.monotonic(), self._now(clock)
+        moment = self._now(clock)
         need = sum(2 * group.bytes + COMMIT_BYTES for group in groups.values() if group is not None)
         if need > self._budget:
-            self._make_room(need, now, trusted_ns)
+            self._make_room(need, moment)
         self._budget -= need
-        answers = {lane: self._commit(lane, group, now, trusted_ns) for lane, group in groups.items()}
+        answers = {lane: self._commit(lane, group, moment) for lane, group in groups.items()}
         self._tell_heads()
         return answers
 
-    def _commit(self, lane: Lane, group: Group | None, now: float, trusted_ns: int) -> StorageError | None:
+    def _commit(self, lane: Lane, group: Group | None, moment: Moment) -> StorageError | None:
         chain = self.chains[lane]
         if group is None and not (chain.book.dirty or chain.book.urgent):
             return None
         while True:
             try:
-                chain.commit(group, now, trusted_ns)
+                chain.commit(group, moment)
             except DiskFull as error:
-                if not self._free_something(now, trusted_ns):
+                if not self._free_something(moment):
                     return self._troubled(error)
             except StorageError as error:
                 return self._troubled(error)
@@ -179,39 +181,39 @@ class Store:
         self.trouble = str(error)
         return error
 
-    def _free_something(self, now: float, trusted_ns: int) -> bool:
+    def _free_something(self, moment: Moment) -> bool:
         """After the disk was found full: the reserve, then the oldest segment."""
         reserve = self.folder / "reserve"
         with contextlib.suppress(OSError):
             if reserve.exists():
                 reserve.unlink()
                 return True
-        return self._remove_one(DropReason.FULL, now, trusted_ns)
+        return self._remove_one(DropReason.FULL, moment)
 
     # room
 
     def look(self, clock: Clock) -> None:
         """Age, space and what was put off: call it about once a second."""
-        now, trusted_ns = clock.monotonic(), self._now(clock)
+        moment = self._now(clock)
         for chain in self.chains.values():
-            chain.mend_files(now)
+            chain.mend_files(moment.monotonic)
         age_ns = int(self.options.max_age_s * 1e9)
-        oldest_ns = trusted_ns - age_ns
+        oldest_ns = moment.trusted_ns - age_ns
         for chain in self.chains.values():
-            chain.roll_if_older(trusted_ns - age_ns // AGE_SHARE, now, trusted_ns)
+            chain.roll_if_older(moment.trusted_ns - age_ns // AGE_SHARE, moment)
             while (oldest := chain.oldest()) is not None and oldest.facts.closed_ns < oldest_ns:
-                if not self._retire(chain, oldest, DropReason.AGE, now, trusted_ns):
+                if not self._retire(chain, oldest, DropReason.AGE, moment):
                     break
-        self._make_room(0, now, trusted_ns)
+        self._make_room(0, moment)
         if self.free_bytes > self.options.min_free_bytes:
             self._hold_reserve()
         self._tell_heads()
 
-    def _make_room(self, need: int, now: float, trusted_ns: int) -> None:
+    def _make_room(self, need: int, moment: Moment) -> None:
         """Remove segments until ``need`` bytes more fit below the bound."""
         pages = sum(chain.active.wal_pages for chain in self.chains.values() if chain.active is not None)
         need += pages * PAGE
-        while (short := self._short(need)) and self._remove_one(DropReason.FULL, now, trusted_ns, squeezed=self._fits(need)):
+        while (short := self._short(need)) and self._remove_one(DropReason.FULL, moment, squeezed=self._fits(need)):
             pass
         room, spare = self.options.max_bytes - self.bytes - pages * PAGE, self.free_bytes - self.options.min_free_bytes
         self._budget = max(0, min(room, spare, LOOK_BYTES))
@@ -230,9 +232,9 @@ class Store:
     def _fits(self, need: int) -> bool:
         return self.bytes + need <= self.options.max_bytes
 
-    def _remove_one(self, cause: DropReason, now: float, trusted_ns: int, *, squeezed: bool = False) -> bool:
+    def _remove_one(self, cause: DropReason, moment: Moment, *, squeezed: bool = False) -> bool:
         victim = self._victim(squeezed)
-        return victim is not None and self._retire(*victim, cause, now, trusted_ns)
+        return victim is not None and self._retire(*victim, cause, moment)
 
     def _victim(self, squeezed: bool) -> tuple[Chain, Segment] | None:
         """Whose oldest segment goes next, if any may. Events do not give way to a foreign writer (``squeezed``) while
@@ -245,9 +247,9 @@ class Store:
                 return chain, oldest
         return None
 
-    def _retire(self, chain: Chain, segment: Segment, cause: DropReason, now: float, trusted_ns: int) -> bool:
+    def _retire(self, chain: Chain, segment: Segment, cause: DropReason, moment: Moment) -> bool:
         try:
-            chain.retire(segment, cause.value, now, trusted_ns)
+            chain.retire(segment, cause.value, moment)
         except StorageError as error:
             self._troubled(error)
             return False
@@ -264,6 +266,6 @@ class Store:
             finally:
                 os.close(descriptor)
 
-    def _now(self, clock: Clock) -> int:
+    def _now(self, clock: Clock) -> Moment:
         assert self._trusted is not None
         return self._trusted.now(clock.time_ns(), clock.monotonic())

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from gateway.journal import Journal
 from protocols.clock import ManualClock
 from tests.faults.journal.plant import fill, options
@@ -16,7 +14,6 @@ STEPS: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "steps.json")
 SECOND: Final = 10**9
 
 
-@pytest.mark.xfail(reason="not mended: see README.md")
 async def test_nothing_is_too_old_a_day_after_the_clock_was_set(tmp_path: Path) -> None:
     clock = ManualClock(STEPS["boot_unix_s"] * SECOND)
     journal = await Journal.open(options(tmp_path), clock=clock)
