@@ -15,8 +15,8 @@ If live itself falls behind by more than LIVE_LAG_S, what was skipped becomes hi
 record: its latency stays bounded. The order of a tag's values holds inside live and inside history.
 
 What was sent and not acknowledged when a connection ends is pending in the journal, and :meth:`Feed.begin` makes it history.
-What the journal dropped meanwhile is not pending there any more, but was owed here: it is handed out as Lost, so that the
-receiver is told what it will never get.
+What the journal lost of it, in this life or an earlier one, is untold there until it is acknowledged: it is history too, and
+handed out as Lost, so that the receiver is told what it will never get.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Reader(Protocol):
     def name(self) -> str: ...
     def head(self, lane: Lane) -> int: ...
     def pending(self, lane: Lane) -> tuple[tuple[int, int], ...]: ...
+    def untold(self, lane: Lane) -> tuple[tuple[int, int], ...]: ...
     async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]: ...
     def acknowledge(self, lane: Lane, first: int, last: int) -> None: ...
     async def wait(self, lane_heads: Mapping[Lane, int]) -> None: ...
@@ -83,9 +84,6 @@ class _LaneState:
     """The next seq that is sent as live."""
     history: Spans = field(default_factory=Spans)
     """What is to be sent as history."""
-    owed: Spans = field(default_factory=Spans)
-    """What the receiver has not acknowledged, of what this feed has ever seen."""
-    began: bool = False
     seen: dict[bool, tuple[int, int]] = field(default_factory=dict)
     """By ``historical``: epoch and seq of the last record that was handed out."""
 
@@ -112,15 +110,10 @@ class Feed:
         self._held = False
 
     def begin(self) -> None:
-        """A new connection: whatever is pending now is history, and only what comes from now on is live."""
+        """A new connection: whatever the receiver is owed now is history, and only what comes from now on is live."""
         for lane, state in self._lanes.items():
-            head = self._reader.head(lane)
-            if state.began:
-                state.owed.add(state.live, head - 1)
-            for first, last in self._reader.pending(lane):
-                state.owed.add(first, min(last, head - 1))
-            state.history = Spans(state.owed)
-            state.live, state.began = head, True
+            state.history = Spans((*self._reader.pending(lane), *self._reader.untold(lane)))
+            state.live = self._reader.head(lane)
             state.seen.clear()
         self._passing = self._probe = None
         self._round_trips.clear()
@@ -156,7 +149,6 @@ class Feed:
         """The same for a part of a portion."""
         state = self._lanes[lane]
         self._reader.acknowledge(lane, first, last)
-        state.owed.remove(first, last)
         state.history.remove(first, last)  # it may have been given up and put back before the word came
 
     def again(self, portion: Portion) -> None:
@@ -195,10 +187,8 @@ class Feed:
         if self._behind(portion):
             head = self._reader.head(lane)
             state.history.add(state.live, head - 1)
-            state.owed.add(state.live, head - 1)
             state.live = head
             return None
-        state.owed.add(state.live, portion.last)
         state.live = portion.last + 1
         now = self._clock.monotonic()
         if lane is Lane.TELEMETRY:

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from gateway.config.model import JournalOptions
 from gateway.journal import Journal, Lane, Lost
 from gateway.uplink.feed import Feed
@@ -18,7 +16,6 @@ from tests.faults.journal.plant import reading
 STEPS: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "steps.json").read_text())  # Any: JSON
 
 
-@pytest.mark.xfail(reason="not mended: see README.md")
 async def test_what_was_dropped_before_a_restart_is_told_after_it(tmp_path: Path) -> None:
     options = JournalOptions(path=str(tmp_path), **STEPS["options"])
     clock = ManualClock()
@@ -34,6 +31,14 @@ async def test_what_was_dropped_before_a_restart_is_told_after_it(tmp_path: Path
     await journal.append(reading(STEPS["records"]))
     await journal.close()
 
+    for _ in range(2):  # as long as nobody says that it was told
+        assert await _told(options, clock, acknowledge=False) == [(1, STEPS["records"], STEPS["reason"])]
+    assert await _told(options, clock, acknowledge=True) == [(1, STEPS["records"], STEPS["reason"])]
+    assert await _told(options, clock, acknowledge=True) == []
+
+
+async def _told(options: JournalOptions, clock: ManualClock, *, acknowledge: bool) -> list[tuple[int, int, str]]:
+    """What a life of the gateway tells as lost: first and last seq, and the reason."""
     journal = await Journal.open(options, clock=clock)
     feed = Feed(journal.reader("cloud"), clock=clock, backfill_share=0.5, max_records=100, max_bytes=1 << 20)
     feed.begin()
@@ -41,6 +46,9 @@ async def test_what_was_dropped_before_a_restart_is_told_after_it(tmp_path: Path
     while feed.has_history(Lane.TELEMETRY):
         async with asyncio.timeout(10):
             portion = await feed.next()
+        feed.passed(portion)
         told += [(entry.first, entry.last, entry.reason) for entry in portion.entries if isinstance(entry, Lost)]
+        if acknowledge:
+            feed.acknowledge(portion)
     await journal.close()
-    assert told == [(1, STEPS["records"], STEPS["reason"])]
+    return told

@@ -35,6 +35,7 @@ class Shelf:
         self._clock = clock
         self._entries: dict[Lane, list[Record | Lost]] = {lane: [] for lane in Lane}
         self._settled = {lane: Spans() for lane in Lane}
+        self._untold = {lane: Spans() for lane in Lane}
         self._epoch = 1
         self._changed = asyncio.Event()
 
@@ -47,6 +48,8 @@ class Shelf:
     def drop(self, first: int, last: int, lane: Lane = Lane.TELEMETRY) -> None:
         for seq in range(first, last + 1):
             self._entries[lane][seq - 1] = Lost(self._entries[lane][seq - 1].epoch, seq, seq, "full")
+        for span in self._settled[lane].gaps(first, last):
+            self._untold[lane].add(*span)
         self._settled[lane].add(first, last)
 
     def new_epoch(self) -> None:
@@ -58,6 +61,9 @@ class Shelf:
     def pending(self, lane: Lane) -> tuple[tuple[int, int], ...]:
         return tuple(self._settled[lane].gaps(1, self.head(lane) - 1))
 
+    def untold(self, lane: Lane) -> tuple[tuple[int, int], ...]:
+        return tuple(self._untold[lane])
+
     async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]:
         end = self.head(lane) - 1 if last is None else last
         found = self._entries[lane][first - 1 : min(end, first + max_records - 1)]
@@ -65,6 +71,7 @@ class Shelf:
 
     def acknowledge(self, lane: Lane, first: int, last: int) -> None:
         self._settled[lane].add(first, last)
+        self._untold[lane].remove(first, last)
 
     async def wait(self, lane_heads: Mapping[Lane, int]) -> None:
         while not any(self.head(lane) > head for lane, head in lane_heads.items()):
