@@ -182,7 +182,7 @@ def _nothing_of(site: model.Site) -> model.Site:
 async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -> AsyncIterator[Appliance]:
     """Run ``site`` until left. ``base`` is the folder that relative paths in it start from.
 
-    Raises JournalBusy when another gateway uses the journal, OSError when the metrics port is taken. A part that fails
+    Raises JournalBusy when another gateway uses the journal, StorageError when it cannot be opened. A part that fails
     beyond what its link can mend ends the whole appliance, so that the service is started anew and nothing half works.
     """
     clock = clock or SystemClock()
@@ -197,7 +197,7 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
 
             async with (
                 control.serving(journal, folder),
-                metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot),
+                metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.apply(site)
                 try:

@@ -11,17 +11,25 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Final, Generic, TypeVar
+from wsgiref.simple_server import WSGIServer
 
+import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.journal import LaneLedger, Ledger, ReaderLane
 from gateway.links import State, Status
+from gateway.tasks import cancel
+from protocols.clock import Clock
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 
+log = structlog.get_logger("holdfast.metrics")
+
 SNAPSHOT_TIMEOUT_S: Final = 5.0
+TRY_AGAIN_S: Final = 5.0
 T = TypeVar("T")
 _Things = Mapping[tuple[str, ...], T]
 """By the values of their labels."""
@@ -176,17 +184,57 @@ class _Snapshots(Collector):
 
 
 @asynccontextmanager
-async def serving(host: str, port: int, take: Callable[[], Snapshot]) -> AsyncIterator[None]:
-    """Serve ``GET /metrics`` until left; ``port`` 0 serves nothing. Raises OSError when the port is taken."""
+async def serving(host: str, port: int, take: Callable[[], Snapshot], *, clock: Clock) -> AsyncIterator[None]:
+    """Serve ``GET /metrics`` until left; ``port`` 0 serves nothing.
+
+    A port that is taken costs no reading: it is said once and tried again every TRY_AGAIN_S.
+    """
     if port == 0:
         yield
         return
     registry = CollectorRegistry(auto_describe=False)
-    server, thread = start_http_server(port, host, registry)
     registry.register(_Snapshots(take, asyncio.get_running_loop()))
+    server = _Server(host, port, registry)
+    trouble = server.start()
+    if trouble is not None:
+        log.error("metrics_not_served", trouble=str(trouble), host=host, port=port, advice="free the port; it is tried again")
+    trying = asyncio.create_task(_start_when_free(server, clock))
     try:
         yield
     finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        await asyncio.to_thread(thread.join)
+        await cancel(trying)
+        await asyncio.to_thread(server.stop)
+
+
+async def _start_when_free(server: _Server, clock: Clock) -> None:
+    while not server.running:
+        await clock.sleep_until(clock.monotonic() + TRY_AGAIN_S)
+        if server.start() is None:
+            log.info("metrics_served")
+
+
+class _Server:
+    """prometheus_client's server in a thread of its own, once its port is free."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self._host, self._port, self._registry = host, port, registry
+        self._parts: tuple[WSGIServer, Thread] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._parts is not None
+
+    def start(self) -> OSError | None:
+        """What stands in the way, if anything does."""
+        try:
+            self._parts = start_http_server(self._port, self._host, self._registry)
+        except OSError as error:
+            return error
+        return None
+
+    def stop(self) -> None:
+        if self._parts is not None:
+            server, thread = self._parts
+            server.shutdown()
+            server.server_close()
+            thread.join()

@@ -6,7 +6,6 @@ import asyncio
 import urllib.request
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config.model import JournalOptions
@@ -14,7 +13,7 @@ from gateway.counters import Counters
 from gateway.journal import Journal
 from gateway.links import State, Status
 from gateway.telemetry import metrics
-from protocols.clock import SystemClock
+from protocols.clock import ManualClock, SystemClock
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 from tests.builders import batch, floats
 from tests.peers.mosquitto import free_port
@@ -36,7 +35,9 @@ async def test_links_scans_and_the_ledger_are_told(tmp_path: Path) -> None:
     journal.reader("cloud")
     await journal.append(batch(floats(2), [1.0, 2.0]))
     port = free_port()
-    async with metrics.serving("127.0.0.1", port, lambda: metrics.snapshot([link], {"boiler-house": stats}, journal.ledger())):
+    async with metrics.serving(
+        "127.0.0.1", port, lambda: metrics.snapshot([link], {"boiler-house": stats}, journal.ledger()), clock=SystemClock()
+    ):
         seen = await asyncio.to_thread(scrape, port)
     await journal.close()
     line, late = ("connection", "boiler-house"), "holdfast_scan_lateness_seconds"
@@ -57,14 +58,19 @@ async def test_port_zero_serves_nothing() -> None:
     def never() -> metrics.Snapshot:
         raise AssertionError("nobody asked")
 
-    async with metrics.serving("127.0.0.1", 0, never):
+    async with metrics.serving("127.0.0.1", 0, never, clock=SystemClock()):
         pass
 
 
-async def test_a_port_that_is_taken_is_an_error_at_start(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_stops_nothing_and_is_served_once_it_is_free(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = await Journal.open(JournalOptions(), clock=SystemClock(), base=tmp_path)
     taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = taken.sockets[0].getsockname()[1]
-    async with taken:
-        with pytest.raises(OSError, match=r"[Aa]ddress"):
-            async with metrics.serving("127.0.0.1", port, lambda: pytest.fail("nobody asked")):
-                pass
+    async with metrics.serving("127.0.0.1", port, lambda: metrics.snapshot([], {}, journal.ledger()), clock=clock):
+        await clock.advance(metrics.TRY_AGAIN_S)
+        taken.close()
+        await taken.wait_closed()
+        await clock.advance(metrics.TRY_AGAIN_S)
+        assert await asyncio.to_thread(scrape, port)
+    await journal.close()
