@@ -772,7 +772,7 @@ class Chain:
 def _facts(body: bytes) -> dict[tuple[int, int], Facts]:
     try:
         told = msgspec.msgpack.decode(body, type=list[Facts])
-    except msgspec.DecodeError:
+    except codec.UNDECODABLE:
         return {}
     return {(each.epoch, each.first): each for each in told}
 

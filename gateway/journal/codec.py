@@ -37,6 +37,11 @@ MAX_BODY: Final = 7 * 1024
 MAX_PARTS: Final = 250
 MAX_CONTENT: Final = MAX_BODY * MAX_PARTS
 """Most bytes of one record, definition or state: about 1.7 MiB."""
+MAX_DEFINITION: Final = 32 * 1024 * 1024
+"""Most bytes of a definition before it was compressed: 65,536 tags with all the names and units that a site document can hold."""
+UNDECODABLE: Final = (ValueError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode: its own errors are ValueErrors, text that is none is one, and endless
+nesting is the other."""
 MAX_VALUE: Final = 1024 * 1024
 """Most bytes of one text or byte string; a larger one is dropped as ``too-large``."""
 
@@ -232,9 +237,9 @@ def undefine(number: int, body: bytes) -> Definition:
     """The definition that ``body`` holds. Raises Unreadable if it is not the one called ``number``."""
     try:
         unpack = zlib.decompressobj()
-        content = unpack.decompress(body, 64 * MAX_CONTENT)
+        content = unpack.decompress(body, MAX_DEFINITION)
         told = msgspec.msgpack.decode(content, type=_Content)
-    except (zlib.error, msgspec.DecodeError) as error:
+    except (zlib.error, *UNDECODABLE) as error:
         raise Unreadable(f"the definition of a device cannot be read: {error}") from error
     if int.from_bytes(blake2b(content, digest_size=8).digest(), "little") != number:
         raise Unreadable("the definition of a device is another one than it says")
@@ -378,6 +383,8 @@ def _unpack(head: Head, body: bytes, device: Device) -> Batch:
 
     if form & SLOTS_RANGE:
         start = int(take(1, "<u4")[0])
+        if start + count > len(device.tags):
+            raise Unreadable(f"record {head.seq} names a tag that its device does not have")
         tag = np.arange(start, start + count, dtype=np.uint32)
     else:
         tag = take(count, "<u4" if form & SLOTS_WIDE else "<u2").astype(np.uint32)

@@ -46,7 +46,7 @@ class Heads:
 
     def recall(self) -> None:
         """Take in what the file says, if it proves itself."""
-        with contextlib.suppress(OSError, Unreadable, msgspec.DecodeError):
+        with contextlib.suppress(OSError, Unreadable, *codec.UNDECODABLE):
             head, body = codec.open_frame(self.path.read_bytes())
             if head.kind == FrameKind.HEADS:
                 told = msgspec.msgpack.decode(body, type=dict[Lane, Head])

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from gateway.journal.age import Moment
+from gateway.journal.codec import UNDECODABLE
 from gateway.journal.record import Lane
 from gateway.journal.spans import ACKNOWLEDGED, MISSING, QUARANTINED, Account, Facts, Gaps, Span, union
 
@@ -264,7 +265,7 @@ class Book:
 def decode_state(content: bytes) -> BookState | None:
     try:
         return msgspec.msgpack.decode(content, type=BookState)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 

@@ -11,7 +11,6 @@ import zlib
 from typing import Final
 
 import msgspec
-import pytest
 
 from gateway.journal import codec
 from gateway.journal.codec import HEAD, MAGIC, FrameKind, Unreadable
@@ -58,7 +57,6 @@ def _sealed(frame: bytes) -> bytes:
     return MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
-@pytest.mark.xfail(strict=False, reason="codec.unpack: OverflowError for slots beyond 32 bits; remove this mark with the mend")
 def test_a_frame_is_intact_or_unreadable() -> None:
     """And an intact one gives a record of consistent columns, of its device's kinds, or is unreadable."""
     number = seed()
@@ -87,7 +85,6 @@ def test_a_frame_is_intact_or_unreadable() -> None:
     run("journal-frames", make, judge, seed=number)
 
 
-@pytest.mark.xfail(strict=False, reason="codec.undefine: UnicodeDecodeError; remove this mark with the mend")
 def test_a_definition_is_the_one_it_says_or_unreadable() -> None:
     number = seed()
     definitions = [codec.define(one.device) for one in _batches()]
@@ -104,7 +101,6 @@ def test_a_definition_is_the_one_it_says_or_unreadable() -> None:
     run("journal-definitions", mutator.make, judge, seed=number)
 
 
-@pytest.mark.xfail(strict=False, reason="ledger.decode_state: UnicodeDecodeError; remove this mark with the mend")
 def test_a_state_is_one_or_none() -> None:
     number = seed()
     readers = {"cloud": _ReaderState(1, 90, {"full": 3}, [(95, 99, "acknowledged")])}
