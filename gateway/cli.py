@@ -26,7 +26,7 @@ from gateway.config import Located, model
 from gateway.config.drivers import installed
 from gateway.consume import ConsumeOptions, Verdict
 from gateway.consume import consume as consume_gateway
-from gateway.journal import Journal, JournalBusy, Lane
+from gateway.journal import Journal, JournalBusy, Lane, StorageError
 from gateway.service import serve
 from gateway.telemetry import logs
 from protocols.clock import SystemClock
@@ -218,7 +218,7 @@ def _ask(site: Path, question: questions.Request) -> None:
     options = _loaded(site).journal
     try:
         _run(_print(options, site.parent, question))
-    except (control.ControlError, JournalBusy) as error:
+    except (control.ControlError, JournalBusy, StorageError) as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()

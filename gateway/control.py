@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from gateway import questions
-from gateway.journal import Journal
+from gateway.journal import Journal, StorageError
 from gateway.tasks import cancel
 
 log = structlog.get_logger("holdfast.control")
@@ -115,10 +115,14 @@ async def _answer(journal: Journal, reader: asyncio.StreamReader, writer: asynci
         writer.write(msgspec.json.encode({"error": f"not a request: {error}"}) + b"\n")
         await writer.drain()
         return
-    async for line in questions.answer(journal, request):
-        writer.write(msgspec.json.encode(line) + b"\n")
-        await writer.drain()
-    writer.write(b'{"end":true}\n')
+    end: dict[str, object] = {"end": True}
+    try:
+        async for line in questions.answer(journal, request):
+            writer.write(msgspec.json.encode(line) + b"\n")
+            await writer.drain()
+    except StorageError as error:  # the disk refuses to be read: that is an answer, and everything else goes on
+        end = {"error": str(error)}
+    writer.write(msgspec.json.encode(end) + b"\n")
     await writer.drain()
 
 

@@ -103,6 +103,8 @@ class Chain:
         self._reading: list[Segment] = []
         self._state_at = float("-inf")
         self._stored = Stored(0, 0)
+        self._is_open = False
+        """What nobody can read is waited for, but not with opening: the gateway has to start."""
         self._empty: list[Segment] = []
         """Files without records, kept for their state until a newer one is durable."""
         self._rescued: dict[Path, dict[int, bytes]] = {}
@@ -128,6 +130,7 @@ class Chain:
         if head is not None:
             self._absent(self.book.next, head.next - 1, head.epoch)
             self.book.next = self.durable = max(self.book.next, head.next)
+        self._is_open = True
         return clean
 
     def _tidy(self) -> None:
@@ -255,7 +258,7 @@ class Chain:
 
     def _seen(self, segment: Segment, limit: int | None, least: int) -> int:
         """The last record that SQLite sees, after a look at whether it sees all before; the facts are measured. Raises Damaged."""
-        if not segment.path.exists():
+        if inode_of(segment.path) == 0:
             raise Damaged(f"{segment.path}: only its WAL is left")
         segment.sealed = limit is not None and not _has_side_files(segment.path)
         if not segment.sealed:
@@ -677,7 +680,7 @@ class Chain:
         if segment is self.active:
             self._leave(segment)
         segment.abandon()
-        finds = salvage.look(segment.path, self.lane, segment.facts.epoch)
+        finds = salvage.look(segment.path, self.lane, segment.facts.epoch, patient=self._is_open)
         rows = {
             row: each
             for row, each in sorted(salvage.whole(finds.rows).items())

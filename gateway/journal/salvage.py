@@ -131,18 +131,19 @@ def whole(rows: dict[int, bytes]) -> dict[int, bytes]:
     return kept
 
 
-def look(path: Path, lane: Lane, epoch: int) -> Finds:
-    """Search the file and its WAL. A place that cannot be read counts as zeros."""
+def look(path: Path, lane: Lane, epoch: int, *, patient: bool = False) -> Finds:
+    """Search the file and its WAL. A place that cannot be read counts as zeros; ``patient`` as in :func:`read_raw`."""
     finds = Finds()
     for each in (path, side_files(path)[0]):
-        search(read_raw(each), lane, epoch, finds)
+        search(read_raw(each, patient=patient), lane, epoch, finds)
     return finds
 
 
-def read_raw(path: Path) -> bytes:
+def read_raw(path: Path, *, patient: bool = False) -> bytes:
     """All bytes of a file; pages that the disk cannot read come back as zeros, an absent file as nothing.
 
-    Raises Broken if the file may not be read at all."""
+    Raises Broken if the file may not be read at all, and, ``patient``, where not one page can be read: a disk that refuses
+    everything may be itself again later."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -151,18 +152,24 @@ def read_raw(path: Path) -> bytes:
         raise Broken(f"{path}: {error.strerror}: let the gateway's user read and write it") from error
     except OSError:
         with translated(path):
-            return _read_pages(path)
+            return _read_pages(path, patient)
 
 
-def _read_pages(path: Path) -> bytes:
+def _read_pages(path: Path, patient: bool) -> bytes:
     pages: list[bytes] = []
+    refused: OSError | None = None
+    is_readable = False
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         for at in range(0, size, PAGE):
             try:
                 pages.append(os.pread(file.fileno(), PAGE, at))
-            except OSError:
+                is_readable = True
+            except OSError as error:
+                refused = error
                 pages.append(bytes(min(PAGE, size - at)))
+    if patient and refused is not None and not is_readable:
+        raise refused
     return b"".join(pages)
 
 

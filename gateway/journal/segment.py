@@ -237,7 +237,7 @@ class Segment:
 
     def is_linked(self) -> bool:
         """Whether the files that are open are still those that their names lead to."""
-        return inode_of(self.path) in (self._inode, -1) and (not self.wal_pages or side_files(self.path)[0].exists())
+        return inode_of(self.path) in (self._inode, -1) and (not self.wal_pages or inode_of(side_files(self.path)[0]) != 0)
 
     # inside
 

@@ -17,6 +17,8 @@ record: its latency stays bounded. The order of a tag's values holds inside live
 What was sent and not acknowledged when a connection ends is pending in the journal, and :meth:`Feed.begin` makes it history.
 What the journal lost of it, in this life or an earlier one, is untold there until it is acknowledged: it is history too, and
 handed out as Lost, so that the receiver is told what it will never get.
+
+A disk that refuses to be read is waited out: it is said once, live records go on from memory, and history when it can be read.
 """
 
 from __future__ import annotations
@@ -27,9 +29,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import structlog
+
 from gateway.journal.record import Lane, Lost, Record
+from gateway.journal.segment import StorageError
 from gateway.uplink.spans import Spans
 from protocols.clock import Clock
+
+log = structlog.get_logger("holdfast.uplink")
 
 LIVE_LAG_S: Final = 5.0
 LIVE_TRAFFIC_S: Final = 2.0
@@ -41,6 +48,8 @@ LEAST_RECORDS: Final = 4
 ROUND_TRIPS: Final = 8
 """Of so many round trips the shortest counts: the others met traffic."""
 STARVED_S: Final = 0.1
+LONGEST_REFUSAL_S: Final = 8.0
+"""A disk that refuses to be read is asked again after STARVED_S, then after longer and longer, up to this."""
 PRIORITY: Final = (Lane.EVENTS, Lane.TELEMETRY)
 
 
@@ -52,7 +61,10 @@ class Reader(Protocol):
     def head(self, lane: Lane) -> int: ...
     def pending(self, lane: Lane) -> tuple[tuple[int, int], ...]: ...
     def untold(self, lane: Lane) -> tuple[tuple[int, int], ...]: ...
-    async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]: ...
+    async def read(self, lane: Lane, first: int, *, max_records: int, max_bytes: int, last: int | None = None) -> list[Record | Lost]:
+        """Raises StorageError while the disk refuses to be read."""
+        ...
+
     def acknowledge(self, lane: Lane, first: int, last: int) -> None: ...
     async def wait(self, lane_heads: Mapping[Lane, int]) -> None: ...
 
@@ -108,6 +120,9 @@ class Feed:
         self._live_at = float("-inf")
         self._dry = False
         self._held = False
+        self._refused_s = 0.0
+        """How long the disk is left alone after it refused to be read; 0 while it does not."""
+        self._readable_at = float("-inf")
 
     def begin(self) -> None:
         """A new connection: whatever the receiver is owed now is history, and only what comes from now on is live."""
@@ -180,7 +195,11 @@ class Feed:
         state = self._lanes[lane]
         if self._reader.head(lane) <= state.live:
             return None
-        portion = await self._read(lane, state.live, None, self._max_records, historical=False)
+        try:
+            portion = await self._read(lane, state.live, None, self._max_records, historical=False)
+        except StorageError as error:
+            self._refused(error)
+            portion = None
         if portion is None:
             self._dry = True
             return None
@@ -212,13 +231,41 @@ class Feed:
 
     async def _history(self, lane: Lane) -> Portion | None:
         state = self._lanes[lane]
+        if self._clock.monotonic() < self._readable_at:
+            return None
         while not self._held and (span := next(iter(state.history), None)) is not None:
-            portion = await self._read(lane, span[0], span[1], self._history_records, historical=True)
+            try:
+                portion = await self._read(lane, span[0], span[1], self._history_records, historical=True)
+            except StorageError as error:
+                self._refused(error)
+                return None
+            self._answered()
             if portion is not None:
                 state.history.remove(portion.first, portion.last)
                 return self._handed_out(portion)
             state.history.remove(*span)  # the journal has nothing there any more: it was settled meanwhile
         return None
+
+    def _refused(self, error: StorageError) -> None:
+        """The disk is in trouble, which ends neither the connection nor anybody's turn but history's."""
+        if not self._refused_s:
+            log.error("history_not_read", name=self._reader.name, trouble=str(error))
+        self._refused_s = min(LONGEST_REFUSAL_S, 2 * self._refused_s or STARVED_S)
+        self._readable_at = self._clock.monotonic() + self._refused_s
+
+    def _answered(self) -> None:
+        if self._refused_s:
+            log.info("history_read_again", name=self._reader.name)
+        self._refused_s = 0.0
+
+    def _history_at(self) -> float:
+        """Monotonic moment at which history may go on; never, where something else has to happen first."""
+        if self._held:
+            return float("inf")
+        events = self._readable_at if self.has_history(Lane.EVENTS) else float("inf")
+        if self._passing is not None or not self.has_history(Lane.TELEMETRY):
+            return events
+        return min(events, max(self._readable_at, self._clock.monotonic() + self._pause_left()))
 
     def _pause_left(self) -> float:
         """Seconds until history may go on: none where live records have stopped to flow."""
@@ -264,8 +311,8 @@ class Feed:
             return
         heads = {lane: state.live for lane, state in self._lanes.items()}
         waits = {asyncio.ensure_future(self._reader.wait(heads)), asyncio.ensure_future(self._wake.wait())}
-        if not self._held and self._passing is None and self.has_history(Lane.TELEMETRY):
-            waits.add(asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + self._pause_left())))
+        if (moment := self._history_at()) < float("inf"):
+            waits.add(asyncio.ensure_future(self._clock.sleep_until(moment)))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
