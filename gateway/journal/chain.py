@@ -521,12 +521,17 @@ class Chain:
         return self.sealed[0] if self.sealed else None
 
     def retire(self, segment: Segment, cause: str, moment: Moment) -> None:
-        """Remove the oldest segment: count first, durably, then unlink. Raises Broken if the file cannot be removed."""
+        """Remove the oldest segment: count first, durably, then unlink. May be repeated.
+
+        Raises StorageError where the count cannot be stored: the file stays, so that after a crash its records are not missing
+        but pending. Only where the disk is full, and full is why, the file has to go first. Raises Broken if it cannot be removed."""
         facts = segment.facts
         self.book.retire(facts.first, facts.last, facts.epoch, cause)
         try:
             self.commit(None, moment)
-        except StorageError as error:
+        except DiskFull as error:
+            if cause != DropReason.FULL:
+                raise
             log.warning("count_deferred", lane=self.lane.value, trouble=str(error))  # unlinking makes the room it lacks
         segment.abandon()
         if segment in self._reading:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,9 +14,9 @@ import apsw
 import pytest
 
 from gateway.journal import DropReason, Journal, Lane, NotStored, StorageError
-from protocols.clock import SystemClock
+from protocols.clock import ManualClock, SystemClock
 from tests.faults import figures
-from tests.faults.journal.plant import LONG, Witness, assert_balanced, copied, inspect, look, options, reading
+from tests.faults.journal.plant import LONG, Witness, assert_balanced, copied, fill, inspect, look, options, reading
 
 LAST_CALL = 200 if LONG else 40
 
@@ -45,6 +45,9 @@ class FailingDisk(apsw.VFS):
     def xDelete(self, filename: str, syncdir: bool) -> None:
         self.strike("xDelete")
         super().xDelete(filename, syncdir)
+
+    def heal(self) -> None:
+        self._fails = range(0)
 
     def fail_from_now_on(self) -> None:
         self._fails = range(self.calls + 1, 1 << 62)
@@ -252,3 +255,36 @@ async def test_a_dying_disk_turns_records_away_with_their_reason_and_the_journal
         async with asyncio.timeout(20):
             await journal.close()
     assert (await inspect(tmp_path)).wrong == 0
+
+
+async def test_what_is_too_old_stays_until_it_can_be_counted(tmp_path: Path) -> None:
+    """The file is not removed while the count cannot be stored: after a crash its records are there, and nobody calls them missing.
+    (On a full disk it would be: what is removed there makes the room.)"""
+    clock = ManualClock()
+    with failing(FailingDisk(1 << 62, apsw.IOError, 0)) as disk:
+        journal = await Journal.open(options(tmp_path / "made", max_age_s=3600.0), clock=clock)
+        journal.reader("cloud")
+        await fill(journal, 0, 40)
+        (oldest,) = (tmp_path / "made" / "telemetry").glob("*.seg")
+        await later(clock, 1000, lambda: journal.ledger().lanes["telemetry"].segments == 2)
+        disk.fail_from_now_on()
+        await later(clock, 4000, lambda: bool(journal.ledger().trouble))
+        assert oldest.exists()
+        crashed = copied(tmp_path / "made", tmp_path / "crashed")
+        disk.heal()
+        await later(clock, 1, lambda: not oldest.exists())
+        account = journal.ledger().readers["cloud"]["telemetry"]
+        assert (account.dropped, account.pending) == ({"age": 40}, 0)
+        assert_balanced(journal.ledger())
+        await journal.close()
+    found = await inspect(crashed, clock=ManualClock())
+    assert (found.lost, len(found.numbers[Lane.TELEMETRY])) == ({}, 40)
+
+
+async def later(clock: ManualClock, seconds: float, condition: Callable[[], bool]) -> None:
+    """After ``seconds``, until ``condition`` holds: the writer is a thread of its own."""
+    await clock.advance(seconds)
+    async with asyncio.timeout(20):
+        while not condition():
+            await clock.advance(1.1)
+            await asyncio.sleep(0.01)
