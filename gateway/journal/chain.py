@@ -124,6 +124,8 @@ class Chain:
         if state is not None:
             self.book.restore(state)
             self._stored = Stored(state.trusted_ns, state.ahead_ns)
+        elif head is not None and not segments:
+            self.book.begin_at(head.first)
         _know_times(segments, told, state)
         clean = bool(segments) and state is not None and self._resume(segments[-1], state)
         self._take_over(segments, told, clean, head)
@@ -596,8 +598,9 @@ class Chain:
         return None
 
     def _first_epoch(self) -> int:
-        segments = self.sealed or ([self.active] if self.active else [])
-        return segments[0].facts.epoch if segments else self.book.epoch
+        """Of the oldest that is known: a record, or a gap."""
+        known = [each.facts.epoch for each in self.segments()[:1]] + [epoch for _, _, epoch, _ in self.book.gaps.spans[:1]]
+        return min(known, default=self.book.epoch)
 
     def _holding(self, seq: int) -> Segment | None:
         active, sealed = self.active, self.sealed

@@ -33,6 +33,8 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
     """Of the last durable record."""
     next: int
     """Seq after the last durable record."""
+    first: int = 1
+    """Seq of the oldest record that is kept: what was before it is in no file, and nobody misses it."""
 
 
 class Heads:
@@ -50,14 +52,14 @@ class Heads:
             head, body = codec.open_frame(self.path.read_bytes())
             if head.kind == FrameKind.HEADS:
                 told = msgspec.msgpack.decode(body, type=dict[Lane, Head])
-                self.told = {lane: each for lane, each in told.items() if 0 < each.next < MOST_SEQ}
+                self.told = {lane: each for lane, each in told.items() if 0 < each.first <= each.next < MOST_SEQ}
 
-    def tell(self, lane: Lane, epoch: int, head: int) -> bool:
+    def tell(self, lane: Lane, epoch: int, head: int, first: int) -> bool:
         """Note where a lane stands. Returns whether that is news, to be written by :meth:`write`."""
         before = self.told.get(lane)
-        if before is not None and before.next == head:
+        if before is not None and (before.next, before.first) == (head, first):
             return False
-        self.told[lane] = Head(epoch, head)
+        self.told[lane] = Head(epoch, head, first)
         return True
 
     def write(self) -> None:

@@ -245,6 +245,11 @@ class Book:
         if self.gaps.spans:
             self.next = max(self.next, self.gaps.spans[-1][1] + 1)
 
+    def begin_at(self, first: int) -> None:
+        """Nothing is known but that records before ``first`` had been removed, for whatever reason, and that none of them is missing."""
+        self.first = self.next = first
+        self.retired = first - 1
+
     def reader_lanes(self, stamp_of: Mapping[str, int]) -> dict[str, ReaderLane]:
         """Every reader's account. The caller holds the lock."""
         told: dict[str, ReaderLane] = {}

@@ -171,7 +171,7 @@ class Store:
                 return None
 
     def _tell_heads(self) -> None:
-        news = [self._heads.tell(lane, chain.book.epoch, chain.durable) for lane, chain in self.chains.items()]
+        news = [self._heads.tell(lane, chain.book.epoch, chain.durable, chain.book.first) for lane, chain in self.chains.items()]
         if any(news):
             self._heads.write()
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import apsw
+import pytest
 
-from gateway.journal import Lane
+from gateway.journal import Journal, Lane
 from protocols.clock import ManualClock
 from tests.faults import figures
 from tests.faults.journal.conftest import EVENTS, RECORDS, Seeded, Victims
-from tests.faults.journal.plant import LONG, Findings, Victim, copied, files, inspect
+from tests.faults.journal.plant import LONG, Findings, Victim, copied, files, fill, inspect, options
 
 FLIPS = 10_000 if LONG else 500
 CUT = 64 * 1024
@@ -196,3 +198,24 @@ async def test_a_wiped_folder_begins_a_new_epoch(victims: Victims) -> None:
     assert found.ledger is not None
     for lane in Lane:
         assert found.ledger.lanes[lane].epoch > before.ledger.lanes[lane].epoch
+
+
+@pytest.mark.parametrize("removed", [0, 250])
+async def test_a_wiped_lane_misses_what_was_kept_and_not_what_had_gone_before(tmp_path: Path, removed: int) -> None:
+    """``heads`` has stayed: it tells how many records there were."""
+    clock = ManualClock()
+    journal = await Journal.open(options(tmp_path, max_age_s=3600.0), clock=clock)
+    reader = journal.reader("cloud")
+    await fill(journal, 0, removed)
+    reader.acknowledge(Lane.TELEMETRY, 1, removed)
+    await clock.advance(4000)
+    async with asyncio.timeout(20):
+        while removed and journal.ledger().lanes["telemetry"].retired < removed:
+            await clock.advance(1.1)
+            await asyncio.sleep(0.01)
+    await fill(journal, removed, 40)
+    await journal.close()
+    shutil.rmtree(tmp_path / "telemetry")
+    found = await inspect(tmp_path, clock)
+    assert (found.lost["missing"], found.ledger and found.ledger.lanes["telemetry"].retired) == (40, removed)
+    assert (await inspect(tmp_path, clock)).lost == found.lost
