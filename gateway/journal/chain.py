@@ -789,13 +789,15 @@ def _facts(body: bytes) -> dict[tuple[int, int], Facts]:
 
 
 def _know_times(segments: list[Segment], told: dict[tuple[int, int], Facts], state: BookState | None) -> None:
-    """What is known of each segment's trusted time. The stamps of its records are the wall clock's, and say nothing of ages."""
-    for segment in segments:
+    """What is known of each segment's trusted time: of the newest only when it began, for it has grown since that was told. The
+    stamps of records are the wall clock's, and say nothing of ages."""
+    for segment in segments[:-1]:
         facts = segment.facts
-        known = told.get((facts.epoch, facts.first))
-        if known is not None:
+        if (known := told.get((facts.epoch, facts.first))) is not None:
             facts.opened_ns, facts.closed_ns = known.opened_ns, known.closed_ns
-        elif state is not None and (state.active.epoch, state.active.first) == (facts.epoch, facts.first):
+    for segment in segments[-1:]:
+        facts = segment.facts
+        if state is not None and (state.active.epoch, state.active.first) == (facts.epoch, facts.first):
             facts.opened_ns = state.active.opened_ns
 
 

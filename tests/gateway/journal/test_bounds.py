@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,30 @@ async def test_the_aged_are_dropped_and_counted_even_on_a_lane_that_is_silent(tm
     await until(clock, journal, "age")
     account = journal.ledger().readers["cloud"]["telemetry"]
     assert (account.pending, account.dropped["age"]) == (0, account.appended)
+    await journal.close()
+
+
+async def test_what_a_crash_left_open_is_as_old_as_its_newest_record(tmp_path: Path) -> None:
+    """A state is stored rarely while nobody acknowledges: what it says of the open segment may be long ago."""
+    clock = ManualClock()
+    journal = await opened(tmp_path / "before", clock, max_age_s=8000.0)
+    journal.reader("cloud")
+    await store(journal, 0, 10)
+    await clock.advance(900)
+    await store(journal, 10, 10)
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    await journal.close()
+
+    clock = ManualClock(clock.time_ns())
+    journal = await opened(tmp_path / "after", clock, max_age_s=8000.0)
+    await clock.advance(7500)
+    for number in range(20, 23):
+        await store(journal, number, 1)
+        await clock.advance(1.1)  # between two of them the writer has looked at the ages
+    account = journal.ledger().readers["cloud"]["telemetry"]
+    assert (account.dropped, account.pending) == ({}, 23)
+    await until(clock, journal, "age")
+    assert journal.ledger().readers["cloud"]["telemetry"].dropped == {"age": 20}
     await journal.close()
 
 
