@@ -17,6 +17,8 @@ from tests.faults.journal.plant import Findings, Witness, inspect
 
 ROOT = Path(__file__).parents[3]
 WRITER = (sys.executable, str(Path(__file__).with_name("writer.py")))
+LIFE = 100_000
+"""More readings than any life stores."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -29,15 +31,13 @@ def hear(witness: Witness, line: bytes) -> str:
     return words[0]
 
 
-def next_number(witness: Witness) -> int:
-    return max((number for _, number in witness.names), default=-1) + 1000
-
-
 @dataclass(slots=True)
 class Writers:
     """A process with everything imported, which becomes a writer again and again."""
 
     process: asyncio.subprocess.Process
+    first: int = 0
+    """Of the next life's readings. Far above the last one's: what a life has stored and nobody has heard of is there too."""
 
     async def run_and_kill(
         self, folder: Path, witness: Witness, confirm_first: int, delay_s: float, cut: Callable[[], None] | None = None
@@ -49,7 +49,8 @@ class Writers:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{folder} {next_number(witness)}\n".encode())
+        self.process.stdin.write(f"{folder} {self.first}\n".encode())
+        self.first += LIFE
         words = (await self.process.stdout.readline()).split()
         pid = int(words[1])
         try:
