@@ -561,10 +561,10 @@ class Chain:
     # reading
 
     def read(self, first: int, last: int, max_records: int, max_bytes: int) -> list[Record | Lost]:
-        """What is stored of ``first`` to ``last``, gaps as Lost, all of one epoch."""
+        """What is stored of ``first`` to ``last``, gaps as Lost, all of one epoch. Whatever is neither is missing, and counted."""
         found: list[Record | Lost] = []
         size = 0
-        at, last = first, min(last, self.durable - 1)
+        at = first
         while at <= last and len(found) < max_records and (size < max_bytes or not found):
             gap = self._gap(at, last)
             if gap is not None:

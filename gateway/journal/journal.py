@@ -76,6 +76,9 @@ class _LaneState:
     number: int
     book: Book
     head: int = 1
+    """Everything before it is stored, or counted as lost."""
+    due: int = 1
+    """Where the head will be when the commit that runs is over."""
     gathered: deque[_Entry] = field(default_factory=deque)
     in_flight: list[_Entry] = field(default_factory=list)
     tail: OrderedDict[int, tuple[Record, int, int]] = field(default_factory=OrderedDict)
@@ -129,7 +132,7 @@ class Journal:
             journal._writer.shutdown(wait=False)
             raise
         for lane, state in journal._lanes.items():
-            state.head = store.chains[lane].durable
+            state.head = state.due = store.chains[lane].durable
         journal._tasks = [asyncio.create_task(journal._gather()), asyncio.create_task(journal._keep_house())]
         return journal
 
@@ -252,6 +255,7 @@ class Journal:
                 state.in_flight.extend(state.gathered)
                 state.gathered.clear()
             groups[lane] = _group(state.in_flight) if state.in_flight else None
+            state.due = state.book.next
         self._writer.submit(self._store.commit, groups, self._clock).add_done_callback(self._on_committed)
 
     def _on_committed(self, done: Future[dict[Lane, StorageError | None]]) -> None:
@@ -282,9 +286,7 @@ class Journal:
             raise bug
 
     def _stored(self, state: _LaneState) -> None:
-        """What was in flight is durable."""
-        if not state.in_flight:
-            return
+        """What was in flight is durable, and so is the account of what was refused after it."""
         tail = state.tail
         for entry in state.in_flight:
             record = entry.record
@@ -293,7 +295,7 @@ class Journal:
             self._tail_bytes += entry.weight
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result((record.epoch, record.seq))
-        state.head = state.in_flight[-1].record.seq + 1
+        state.head = state.due
         state.in_flight = []
         while self._tail_bytes > MOST_TAIL:
             self._shorten_tail()
@@ -327,7 +329,7 @@ class Journal:
     async def read(
         self, lane: Lane, first: int, *, max_records: int = 1000, max_bytes: int = 1 << 20, last: int | None = None
     ) -> list[Record | Lost]:
-        """Durable entries from seq ``first`` on, in order, gaps as Lost, all of one epoch; [] if nothing durable is there."""
+        """Durable entries from seq ``first`` on, in order, gaps as Lost, all of one epoch; [] if ``first`` is the head or beyond."""
         state = self._lanes[lane]
         end = state.head - 1 if last is None else min(last, state.head - 1)
         first = max(first, 1)
@@ -356,7 +358,7 @@ class Journal:
         return found
 
     def head(self, lane: Lane) -> int:
-        """Seq after the last durable record of ``lane``."""
+        """Seq after the last entry of ``lane`` that can be read: a durable record, or one that is counted as lost."""
         return self._lanes[lane].head
 
     async def wait(self, heads: Mapping[Lane, int]) -> None:
@@ -473,7 +475,7 @@ class Reader:
         self._journal = journal
 
     def head(self, lane: Lane) -> int:
-        """Seq after the last durable record of ``lane``."""
+        """Seq after the last entry of ``lane`` that can be read: a durable record, or one that is counted as lost."""
         return self._journal.head(lane)
 
     def pending(self, lane: Lane) -> tuple[Span, ...]:

@@ -36,6 +36,8 @@ class ReaderLane(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int
     oldest_pending_ns: int
     """UTC stamp at or shortly before the oldest pending record; 0 when nothing is pending."""
+    untold: int
+    """How many of those that it will never get the reader has not acknowledged as lost."""
 
 
 class LaneLedger(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,6 +265,7 @@ class Book:
                 dropped={cause: n for cause, n in counts.items() if n and cause not in (ACKNOWLEDGED, QUARANTINED)},
                 quarantined=counts[QUARANTINED],
                 oldest_pending_ns=stamp_of.get(name, 0) if pending else 0,
+                untold=_size(account.untold),
             )
         return told
 

@@ -107,6 +107,7 @@ READERS: Final[tuple[_Told[ReaderLane], ...]] = (
         "UTC of the oldest pending record; 0 if none is",
         lambda reader: reader.oldest_pending_ns / 1e9,
     ),
+    _Told(GAUGE, "holdfast_uplink_untold", "Records lost for this uplink, which it has not been told of", lambda reader: reader.untold),
 )
 
 

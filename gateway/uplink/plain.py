@@ -46,7 +46,7 @@ class Plain:
         self._limit: int | None = None
         """Payload bytes that the broker was found not to take at once; None while it took everything."""
         self._untold: dict[Lane, list[LostSpan]] = {lane: [] for lane in Lane}
-        """What was lost and has not yet ridden with a record."""
+        """What was lost and has not yet ridden with a record that arrived."""
         self._waiting = 0
 
     async def session(self, up: Callable[[], None]) -> None:
@@ -56,6 +56,7 @@ class Plain:
             up()
             self._feed.begin()
             self._waiting = 0
+            self._untold = {lane: [] for lane in Lane}  # the feed hands out again what nobody was told
             await mqtt.while_connected(self._deliver(mqtt))
 
     async def _deliver(self, mqtt: MqttSession) -> None:
@@ -67,7 +68,6 @@ class Plain:
         for entry in portion.entries:
             if isinstance(entry, Lost):
                 self._note_lost(portion.lane, entry)
-                self._feed.acknowledge_span(portion.lane, entry.first, entry.last)
             else:
                 self._status.counters.taken += 1
                 answer = await self._send_record(mqtt, entry, historical=portion.historical)
@@ -78,7 +78,11 @@ class Plain:
 
     def _note_lost(self, lane: Lane, entry: Lost) -> None:
         """It rides with the lane's next record. (ThingsBoard's API has no place for it; the journal's ledger counts it.)"""
-        self._untold[lane].append(LostSpan(entry.first, entry.last, entry.reason))
+        spans = self._untold[lane]
+        if spans and spans[-1].last + 1 == entry.first and spans[-1].reason == entry.reason:
+            spans[-1] = LostSpan(spans[-1].first, entry.last, entry.reason)  # where all is refused for long: one span, not one a second
+        else:
+            spans.append(LostSpan(entry.first, entry.last, entry.reason))
 
     async def _send_record(self, mqtt: MqttSession, record: Record, *, historical: bool) -> asyncio.Future[None]:
         """The broker's answer to its last message."""
@@ -98,11 +102,19 @@ class Plain:
 
     def _delivered(self, record: Record, lost: tuple[LostSpan, ...]) -> None:
         self._feed.acknowledge_span(record.lane, record.seq, record.seq)
-        self._untold[record.lane] = [span for span in self._untold[record.lane] if span not in lost]
+        self._told(record.lane, lost)
         counters = self._status.counters
         counters.given += 1
         self._waiting -= 1
         counters.oldest_ns = record.written_ns if self._waiting else 0
+
+    def _told(self, lane: Lane, lost: tuple[LostSpan, ...]) -> None:
+        """``lost`` has arrived. What has grown meanwhile is still untold at its end."""
+        upto = {span.first: span.last for span in lost}
+        for first, last in upto.items():
+            self._feed.acknowledge_span(lane, first, last)
+        left = (LostSpan(upto.get(span.first, span.first - 1) + 1, span.last, span.reason) for span in self._untold[lane])
+        self._untold[lane] = [span for span in left if span.first <= span.last]
 
     def _rejected(self, mqtt: MqttSession, record: Record, rejection: Rejected, size: int) -> None:
         """Nothing is lost: the record is still pending. Too large: it goes again in parts; else a person must act."""

@@ -202,6 +202,15 @@ class Rig:
         wanted = self.oracle.records + records
         await self.until(f"{records} more records come", lambda: self.oracle.records >= wanted, deadline_s)
 
+    async def flows(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until of every device something comes that the field gave after this was called."""
+        rounds = dict(zip(self.names, await self.field.rounds(), strict=True))
+        await self.until(
+            "something new comes of every device",
+            lambda: all(max(self.oracle.devices[name].scans, default=0) > last for name, last in rounds.items()),
+            deadline_s,
+        )
+
     async def wait_pending(self, records: float, deadline_s: float = DEADLINE_S) -> None:
         """Wait until so many records wait for the uplink."""
         end = time.monotonic() + deadline_s
@@ -223,14 +232,14 @@ class Rig:
         )
 
     async def drained(self, deadline_s: float = 60.0) -> dict[str, Any]:  # Any: JSON
-        """Stop scanning, wait until nothing is pending; the ledger then."""
+        """Stop scanning, wait until nothing is pending and every loss was told; the ledger then."""
         document = self.site()
         self.gateway.write({**document, "connections": []})
         await asyncio.to_thread(self.gateway.reload)
         end = time.monotonic() + deadline_s
         while True:
             ledger = await self.ledger()
-            if ledger["pending"] == 0:
+            if ledger["pending"] == ledger["untold"] == 0:
                 return ledger
             assert time.monotonic() < end, f"not drained within {deadline_s:g} s: {ledger}; {self.state()}"
             await asyncio.sleep(0.05)

@@ -133,7 +133,7 @@ async def test_the_journal_fills_its_own_disk(tmp_path: Path, policy: Policy) ->
             ballast.unlink()
             healing_s = await watch.healed(HEAL_S)
             plant.broker.start()
-            await plant.arrive(DEVICES)
+            await plant.flows(HEAL_S)
             account.judge(await finished(plant, watch), healing_s)
 
 
@@ -153,7 +153,7 @@ async def test_a_foreign_writer_takes_the_last_byte(tmp_path: Path, policy: Poli
             foreign.unlink()
             healing_s = await watch.healed(HEAL_S)
             plant.broker.start()
-            await plant.arrive(DEVICES)
+            await plant.flows(HEAL_S)
             account.judge(await finished(plant, watch), healing_s)
 
 
@@ -169,7 +169,7 @@ async def test_a_foreign_writer_comes_and_goes(tmp_path: Path, policy: Policy) -
             for _ in range(ROUNDS):
                 slowest_s = max(slowest_s, await _one_visit(plant, watch, small, chance))
             await account.end()
-            await plant.arrive(DEVICES)
+            await plant.flows(HEAL_S)
             account.judge(await finished(plant, watch), slowest_s, visits=ROUNDS)
 
 
@@ -256,7 +256,7 @@ async def test_names_run_out_while_there_is_space(tmp_path: Path) -> None:
             give_back()
             healing_s = await watch.healed(HEAL_S)
             plant.broker.start()
-            await plant.arrive(DEVICES)
+            await plant.flows(HEAL_S)
             account.judge(await finished(plant, watch), healing_s)
 
 

@@ -24,6 +24,7 @@ def lane(appended: int, acknowledged: int, pending: int, **more: int) -> ReaderL
         dropped={"full": more.get("full", 0), "age": more.get("age", 0)},
         quarantined=more.get("quarantined", 0),
         oldest_pending_ns=more.get("oldest", 0),
+        untold=0,
     )
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,40 @@ async def test_what_the_journal_had_to_drop_is_told_with_the_next_record(tmp_pat
         broker.thaw()
         await until(lambda: not shelf.pending(Lane.TELEMETRY) and any("lost" in message for message in one.got))
         told = [(message["seq"], message["lost"]) for message in one.got if "lost" in message]
-        assert told[0] == (4, [{"first": 2, "last": 2, "reason": "full"}, {"first": 3, "last": 3, "reason": "full"}])
+        assert told[0] == (4, [{"first": 2, "last": 3, "reason": "full"}])
+        await until(lambda: not shelf.untold(Lane.TELEMETRY))
+
+
+async def test_what_was_lost_is_told_in_a_later_connection_where_none_had_a_record_to_ride_with(tmp_path: Path, broker: Mosquitto) -> None:
+    """Everything is refused for a while and nothing follows; the connection ends, and the next one has a record."""
+    shelf, clock = Shelf(ManualClock()), PatientClock()
+    async with line(tmp_path) as one:
+        await one.subscribe(broker)
+        options = PlainMqttUplink(name="historian", host=broker.host, port=broker.port)
+        for _ in range(2):  # two lives of the gateway
+            status = links.Status("uplink", "historian")
+            plain = Plain(options, GATEWAY, shelf, clock, status)
+            session = asyncio.create_task(links.keep(plain.session, status, clock=clock))
+            await until(partial(_is_up, status))
+            shelf.put(3)
+            first = shelf.head(Lane.TELEMETRY) - 3
+            shelf.drop(first, first + 2)
+            await asyncio.sleep(0.2)
+            session.cancel()
+            await asyncio.wait([session])
+        assert shelf.untold(Lane.TELEMETRY) == ((1, 6),)
+        assert one.got == []
+        status = links.Status("uplink", "historian")
+        one.tasks.append(asyncio.create_task(links.keep(Plain(options, GATEWAY, shelf, clock, status).session, status, clock=clock)))
+        await until(partial(_is_up, status))
+        shelf.put(1)
+        await until(lambda: not shelf.pending(Lane.TELEMETRY) and not shelf.untold(Lane.TELEMETRY))
+        told = [span for message in one.got for span in message.get("lost", [])]
+        assert told == [{"first": 1, "last": 6, "reason": "full"}]
+
+
+def _is_up(status: links.Status) -> bool:
+    return status.state is links.State.UP
 
 
 async def test_thingsboard_gets_its_own_topic(tmp_path: Path, broker: Mosquitto) -> None:
