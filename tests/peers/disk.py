@@ -1,4 +1,12 @@
-"""An ext4 file system in a file, on a loop device: one that a test may fill, and whose power it may cut."""
+"""An ext4 file system in a file, on a loop device: one that a test may fill, and whose power it may cut.
+
+A power cut shuts it down without writing anything more, not even its own log. Real power takes process and disk at once. Here the
+process is frozen first (:meth:`Disk.cut_under`): a stopped thread runs nothing of its own any more, so whatever a system call answers
+from then on (ext4 in shutdown may call an fsync good that it has thrown away) is never heard by anybody.
+
+SIGSTOP does not end a system call that waits for the disk: its thread stays in it, so an fsync is cut off in its middle. A thread that
+computes stops at its next instruction. Nobody sleeps between the two, or every fsync would be over by the time of the cut.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +15,10 @@ import fcntl
 import itertools
 import os
 import shutil
+import signal
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,6 +28,10 @@ import pytest
 PULL_THE_PLUG: Final = 0x8004587D
 """EXT4_IOC_SHUTDOWN; with flag 2 nothing is flushed, not even the log of the file system."""
 NO_FLUSH: Final = struct.pack("I", 2)
+STOPPED: Final = frozenset("Tt")
+INSIDE: Final = "D"
+"""A thread in a system call that waits for the disk: when that is over, it stops before it hears the result."""
+PATIENCE_S: Final = 30.0
 
 
 class Disk:
@@ -27,7 +41,20 @@ class Disk:
         self.image = image
         self.mount = mount
 
+    def cut_under(self, pid: int) -> bool:
+        """Freeze a process where it stands and cut the power; whether one of its threads was inside a call to the disk.
+
+        It is left frozen, for the caller to kill. What it had said before is all that it has said.
+        """
+        os.kill(pid, signal.SIGSTOP)
+        end = time.monotonic() + PATIENCE_S
+        while not (states := _states(pid)) <= STOPPED | {INSIDE}:
+            assert time.monotonic() < end, f"threads of process {pid} do not stop within {PATIENCE_S:g} s: {sorted(states)}"
+        self.cut()
+        return INSIDE in states
+
     def cut(self) -> None:
+        """Cut the power of the disk alone: a process that writes to it lives on, and sees errors."""
         descriptor = os.open(self.mount, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, PULL_THE_PLUG, NO_FLUSH)
@@ -63,6 +90,15 @@ class Disk:
     def restore(self) -> None:
         run("umount", self.mount)
         run("mount", "-o", "loop", self.image, self.mount)
+
+
+def _states(pid: int) -> frozenset[str]:
+    """What the threads of a process do, in the letters of proc_pid_stat(5)."""
+    states = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended a moment ago
+            states.add((thread / "stat").read_text().rpartition(") ")[2][0])
+    return frozenset(states)
 
 
 @contextlib.contextmanager

@@ -7,13 +7,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.journal import Lane
 from protocols.clock import SystemClock
 from tests.faults.journal.plant import Findings, Witness, inspect
+from tests.peers.disk import Disk
 
 ROOT = Path(__file__).parents[3]
 WRITER = (sys.executable, str(Path(__file__).with_name("writer.py")))
@@ -39,14 +40,13 @@ class Writers:
     first: int = 0
     """Of the next life's readings. Far above the last one's: what a life has stored and nobody has heard of is there too."""
 
-    async def run_and_kill(
-        self, folder: Path, witness: Witness, confirm_first: int, delay_s: float, cut: Callable[[], None] | None = None
-    ) -> None:
+    async def run_and_kill(self, folder: Path, witness: Witness, confirm_first: int, delay_s: float, power: Disk | None = None) -> bool:
         """Let a process write until ``confirm_first`` lines are heard and ``delay_s`` more, then kill it.
 
-        With ``cut``, the power goes first, and what the process says afterwards is not heard: on a real machine it could not say
-        it, and an fsync that ext4's shutdown meets in flight may return success for what it has thrown away.
+        With ``power``, that goes first, under a process that stands still: all that it has said, it has said before. Whether that
+        cut off a call to the disk in its middle is returned.
         """
+        inside = False
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{folder} {self.first}\n".encode())
@@ -62,16 +62,16 @@ class Writers:
                     while hear(witness, await self.process.stdout.readline()) != "gone":
                         pass
                     raise AssertionError("the writer died by itself")
-            if cut is not None:
-                cut()
+            if power is not None:
+                inside = power.cut_under(pid)
         finally:
-            with contextlib.suppress(ProcessLookupError):  # without power it may end by itself
+            with contextlib.suppress(ProcessLookupError):  # it died by itself, which was told above
                 os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
             while (line := await self.process.stdout.readline()) != b"gone\n":
                 assert line, "the starter of writers is gone"
-                if cut is None:
-                    hear(witness, line)
+                hear(witness, line)
+        return inside
 
 
 @contextlib.asynccontextmanager

@@ -36,17 +36,24 @@ async def test_a_killed_process_loses_nothing_confirmed(dice: Seeded, tmp_path: 
 
 async def test_a_power_cut_loses_nothing_confirmed(dice: Seeded, tmp_path: Path) -> None:
     """A loop-mounted ext4 is shut down without flushing, unmounted, mounted again."""
-    witness, confirmed, began = Witness(), 0, time.monotonic()
+    witness, confirmed, inside, began = Witness(), 0, 0, time.monotonic()
     with disk(tmp_path, 192) as power:
         folder = power.mount / "journal"
         async with writers() as starter:
             for cut in range(1, CUTS + 1):
-                await starter.run_and_kill(folder, witness, dice.randrange(1, 600), dice.random() * 0.05, power.cut)
+                inside += await starter.run_and_kill(folder, witness, dice.randrange(1, 600), dice.random() * 0.05, power)
                 power.restore()
                 await judge(folder, witness)
                 if cut % LIVES == 0 or cut == CUTS:
                     confirmed, witness = confirmed + sum(map(len, witness.stored.values())), Witness()
                     shutil.rmtree(folder)
     figures.record(
-        "journal.power-cuts", seed=dice.begun_with, cuts=CUTS, confirmed=confirmed, lost=0, wrong=0, seconds=round(time.monotonic() - began)
+        "journal.power-cuts",
+        seed=dice.begun_with,
+        cuts=CUTS,
+        inside_a_call=inside,
+        confirmed=confirmed,
+        lost=0,
+        wrong=0,
+        seconds=round(time.monotonic() - began),
     )
