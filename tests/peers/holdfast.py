@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.peers.leash import start
+
 DEADLINE_S: Final = 20.0
 
 
@@ -65,7 +67,7 @@ class Holdfast:
         """Start it and wait for nothing."""
         with self.log_file.open("ab") as log:
             command = [*self.prefix, sys.executable, "-m", "gateway", "run", str(self.site_file)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            self._process = start(*command, stdout=log, stderr=log, env=self._environment)
 
     def start(self) -> None:
         """Start it and wait until it says that it runs."""

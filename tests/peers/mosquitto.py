@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.peers.certificates import Pki
+from tests.peers.leash import start
 
 DEADLINE_S: Final = 10.0
 
@@ -72,6 +73,11 @@ class Mosquitto:
         self.thaw()
         self.kill()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def start(self) -> None:
         """Start, on the same port as before if there was one, and return when it answers."""
         binary = _binary()
@@ -81,9 +87,8 @@ class Mosquitto:
         self.port = self.port or free_port()
         settings = self._write_settings()
         with (self.folder / "mosquitto.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [binary, *(() if self.quiet else ("-v",)), "-c", str(settings)], stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
+            words = (binary, *(() if self.quiet else ("-v",)), "-c", str(settings))
+            self._process = start(*words, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         self._wait_until_it_answers()
 
     def stop(self) -> None:

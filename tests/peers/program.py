@@ -1,7 +1,7 @@
 """A peer that is another program, steered by one-line commands on its standard input.
 
 It says ``ready ...`` when it serves, answers each command by one line (``ok ...`` or ``error ...``), and ends when its
-standard input ends, so a crashed test run leaves nothing behind.
+standard input ends, or the test run (``leash.py``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from tests.peers.leash import leashed
 
 PATIENCE_S: Final = 10.0
 MAX_LINE: Final = 4 * 1024**2
@@ -47,7 +49,7 @@ class Program:
 
     async def start(self) -> None:
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, limit=MAX_LINE)
+        self._process = await asyncio.create_subprocess_exec(*leashed(*self._command), stdin=pipe, stdout=pipe, limit=MAX_LINE)
         words = (await self._line("start")).split()
         if words[:1] != ["ready"]:
             await self.stop()

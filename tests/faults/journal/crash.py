@@ -15,6 +15,7 @@ from gateway.journal import Lane
 from protocols.clock import SystemClock
 from tests.faults.journal.plant import Findings, Witness, inspect
 from tests.peers.disk import Disk
+from tests.peers.leash import leashed
 
 ROOT = Path(__file__).parents[3]
 WRITER = (sys.executable, str(Path(__file__).with_name("writer.py")))
@@ -77,7 +78,7 @@ class Writers:
 @contextlib.asynccontextmanager
 async def writers() -> AsyncIterator[Writers]:
     process = await asyncio.create_subprocess_exec(
-        *WRITER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=ENVIRONMENT
+        *leashed(*WRITER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=ENVIRONMENT
     )
     try:
         yield Writers(process)

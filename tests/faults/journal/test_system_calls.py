@@ -21,6 +21,7 @@ from tests.faults import figures
 from tests.faults.journal.conftest import Seeded
 from tests.faults.journal.crash import ENVIRONMENT, WRITER, hear, judge
 from tests.faults.journal.plant import LONG, Witness
+from tests.peers.leash import leashed
 
 FAULTS = [
     pytest.param("fsync,fdatasync", "EIO", id="fsync EIO"),
@@ -57,7 +58,7 @@ async def traced(folder: Path, log: Path, inject: str) -> AsyncIterator[asyncio.
     """What a storing process says. ``inject`` in strace's words, such as ``fsync:error=EIO:when=3``. It is killed in the end."""
     calls = inject.partition(":")[0]
     process = await asyncio.create_subprocess_exec(
-        *("strace", "-f", "-qq", "--seccomp-bpf", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={inject}"),
+        *leashed("strace", "-f", "-qq", "--seccomp-bpf", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={inject}"),
         *(*WRITER, str(folder), "0"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
