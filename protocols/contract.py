@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from protocols.clock import Clock
-from protocols.model import Batch, Command, Device, Outcome, ScanStats
+from protocols.model import Batch, Command, Device, Kind, Outcome, ScanStats
 
 
 class DriverError(Exception):
@@ -52,6 +52,44 @@ class ProbeReport(msgspec.Struct, frozen=True):
 
     ok: bool
     findings: tuple[str, ...]
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One value that a peer says it has: what a browse finds, and a person picks from."""
+
+    path: str
+    """Names from the peer's root down to the value, joined by ``/``."""
+    at: str
+    """Where it lies, as the driver's ``at`` is written."""
+    kind: Kind | None = None
+    """None where the peer's type is none of ours: it cannot be a tag."""
+    unit: str = ""
+    writable: bool = False
+    value: str = ""
+    """What it held when it was found, for a person."""
+    description: str = ""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a scan found to answer, and the options with which it would be a connection or a device."""
+
+    where: str
+    """For a person: ``unit id 7 on /dev/ttyUSB0, 9600 8E1``."""
+    detail: str = ""
+    """What it says about itself."""
+    options: dict[str, Any] = {}  # Any: JSON
+    """Keys of the driver's options that lead to it."""
+
+
+class Browser(Protocol):
+    """A driver whose peer can be asked what it has. Optional: ``holdfast browse`` asks whether a driver has it."""
+
+    def browse(self, options: Any, *, start: str, limit: int) -> AsyncIterator[Offer]:  # Any: an instance of the driver's options
+        """At most ``limit`` values at or below ``start`` (as ``at`` is written; empty is the root), in the peer's order.
+
+        Raises Unreachable, Refused or Misfit; what was given until then stays good, and a further browse may begin there.
+        """
+        ...
 
 
 class Session(Protocol):

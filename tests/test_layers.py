@@ -53,6 +53,14 @@ KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "amqtt": ("gateway.demo.broker", "tests"),
     "rich": ("gateway.demo", "tests"),
     "serial": ("protocols.modbus", "tests"),
+    "asyncua": ("protocols.opcua", "gateway.faces.opcua", "tests"),
+    "aiocoap": ("protocols.coap", "tests"),
+    "aiohttp": ("protocols.http", "tests"),
+    "cbor2": ("protocols.payload", "tests"),
+    "jsonpath": ("protocols.payload", "tests"),
+    "defusedxml": ("protocols.payload", "tests"),
+    "snap7": ("protocols.s7", "tests"),
+    "bacpypes3": ("protocols.bacnet", "tests"),
 }
 """Foreign packages that one place hides, and that place."""
 
@@ -69,7 +77,7 @@ TIME_CALLS: Final = {
 OWN_TIME: Final[dict[str, str]] = {}
 """Modules that ask the machine for the time themselves, each with its reason."""
 
-SHARED_PROTOCOL_MODULES: Final = {"model", "contract", "clock", "schedule", "secret", "tls", "quiet"}
+SHARED_PROTOCOL_MODULES: Final = {"model", "contract", "clock", "schedule", "secret", "tls", "quiet", "options", "values", "payload"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ a line that is nearly too slow, a setting that has no effect.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,10 +16,10 @@ from protocols.modbus.config import AnyConnection, ModbusRtu, ModbusRtuTcp
 from protocols.modbus.plan import make_plan
 from protocols.modbus.wire import Wire, wire_of
 from protocols.model import Kind
+from protocols.options import TEXT, error, tag_problems, unique_names, warning
 
 BUSY: Final = 0.8
 """A line that is in use for more than this share of the time is warned about."""
-TEXT: Final = (Kind.STRING, Kind.BYTES)
 MAX_OVERLAPS: Final = 8
 """Earlier tags that one tag is compared with: a broken document must not take for ever to check."""
 BCD_KINDS: Final = (Kind.UINT8, Kind.UINT16, Kind.UINT32, Kind.UINT64)
@@ -40,24 +39,12 @@ def check(options: AnyConnection) -> list[Problem]:
     return problems
 
 
-def _error(path: str, message: str, advice: str) -> Problem:
-    return Problem(path=path, message=message, advice=advice)
-
-
-def _warning(path: str, message: str, advice: str) -> Problem:
-    return Problem(path=path, message=message, advice=advice, severity="warning")
-
-
 def _unique(options: AnyConnection) -> Iterator[Problem]:
-    names: dict[str, int] = {}
+    yield from unique_names(options.devices, "devices", "device")
     units: dict[int, int] = {}
     for at, device in enumerate(options.devices):
-        if names.setdefault(device.name, at) != at:
-            yield _error(
-                f"devices[{at}].name", f"devices[{names[device.name]}] is called {device.name!r} too", "give each device its own name"
-            )
         if units.setdefault(device.unit_id, at) != at:
-            yield _warning(
+            yield warning(
                 f"devices[{at}].unit_id",
                 f"devices[{units[device.unit_id]}] has unit id {device.unit_id} too",
                 "right only if both mean the same device; else correct one",
@@ -66,9 +53,9 @@ def _unique(options: AnyConnection) -> Iterator[Problem]:
 
 def _serial(options: ModbusRtu) -> Iterator[Problem]:
     if options.data_bits != 8:
-        yield _error("data_bits", "RTU needs 8 data bits", "write data_bits: 8 (7 belongs to Modbus ASCII)")
+        yield error("data_bits", "RTU needs 8 data bits", "write data_bits: 8 (7 belongs to Modbus ASCII)")
     if options.parity == "none" and options.stop_bits == 1:
-        yield _warning(
+        yield warning(
             "stop_bits", "the standard wants 2 stop bits where there is no parity", "see the device's manual; most work with 1 as well"
         )
 
@@ -76,13 +63,11 @@ def _serial(options: ModbusRtu) -> Iterator[Problem]:
 def _device(device: config.Device, path: str, *, is_rtu: bool) -> Iterator[Problem]:
     if is_rtu and device.unit_id not in RTU_UNITS:
         advice = "write the address that is set at the device, 1 to 247"
-        yield _error(f"{path}.unit_id", f"unit id {device.unit_id} cannot be asked over RTU: 0 is for all, 248 to 255 are reserved", advice)
-    names: dict[str, int] = {}
+        yield error(f"{path}.unit_id", f"unit id {device.unit_id} cannot be asked over RTU: 0 is for all, 248 to 255 are reserved", advice)
+    yield from unique_names(device.tags, f"{path}.tags", "tag of a device")
     wires: list[Wire] = []
     for at, tag in enumerate(device.tags):
         where = f"{path}.tags[{at}]"
-        if names.setdefault(tag.name, at) != at:
-            yield _error(f"{where}.name", f"tags[{names[tag.name]}] is called {tag.name!r} too", "give each tag of a device its own name")
         found = list(_tag(tag, device, where))
         yield from found
         if not any(problem.severity == "error" for problem in found):
@@ -93,54 +78,39 @@ def _device(device: config.Device, path: str, *, is_rtu: bool) -> Iterator[Probl
 def _tag(tag: config.Tag, device: config.Device, path: str) -> Iterator[Problem]:
     try:
         place = parse(tag.at, device.address_base)
-    except Impossible as error:
-        yield _error(f"{path}.at", str(error), error.advice)
+    except Impossible as reason:
+        yield error(f"{path}.at", str(reason), reason.advice)
         return
     yield from _kind(tag, place, path)
     yield from _size(tag, place, device, path)
     if tag.writable and not place.table.is_writable:
         advice = "take writable away, or write coil: or holding: if the device has it there too"
-        yield _error(f"{path}.writable", f"a {place.table} cannot be written", advice)
-    yield from _numbers(tag, path)
+        yield error(f"{path}.writable", f"a {place.table} cannot be written", advice)
+    yield from tag_problems(tag, path)
 
 
 def _kind(tag: config.Tag, place: Address, path: str) -> Iterator[Problem]:
     if place.table.is_bits and tag.kind is not Kind.BOOL:
-        yield _error(f"{path}.kind", f"a {place.table} is one bit, not {tag.kind}", "write kind: bool, or another table in at")
+        yield error(f"{path}.kind", f"a {place.table} is one bit, not {tag.kind}", "write kind: bool, or another table in at")
     if place.bit is not None and tag.kind is not Kind.BOOL:
-        yield _error(f"{path}.kind", f"{tag.at} is one bit, not {tag.kind}", "write kind: bool, or at without the bit")
+        yield error(f"{path}.kind", f"{tag.at} is one bit, not {tag.kind}", "write kind: bool, or at without the bit")
     if tag.encoding == "bcd" and tag.kind not in BCD_KINDS:
-        yield _error(f"{path}.encoding", f"bcd makes no {tag.kind}", f"bcd goes with {', '.join(BCD_KINDS)}")
+        yield error(f"{path}.encoding", f"bcd makes no {tag.kind}", f"bcd goes with {', '.join(BCD_KINDS)}")
     if tag.kind in TEXT and tag.length == 0:
-        yield _error(f"{path}.length", f"a {tag.kind} needs a length", "write length: the number of bytes, two for each register")
+        yield error(f"{path}.length", f"a {tag.kind} needs a length", "write length: the number of bytes, two for each register")
     if tag.kind not in TEXT and tag.length:
-        yield _error(f"{path}.length", f"a {tag.kind} has no length of its own", "take length away, or write kind: string or bytes")
+        yield error(f"{path}.length", f"a {tag.kind} has no length of its own", "take length away, or write kind: string or bytes")
 
 
 def _size(tag: config.Tag, place: Address, device: config.Device, path: str) -> Iterator[Problem]:
     count = width(tag.kind, place.table, tag.length)
     if place.number + count - 1 > LAST_ADDRESS:
-        yield _error(f"{path}.at", f"{tag.at} and {count - 1} registers after it do not exist", f"the last address is {LAST_ADDRESS}")
+        yield error(f"{path}.at", f"{tag.at} and {count - 1} registers after it do not exist", f"the last address is {LAST_ADDRESS}")
     if not place.table.is_bits and count > device.max_registers:
         message = f"it takes {count} registers, and the device gives {device.max_registers} at once"
-        yield _error(
+        yield error(
             f"{path}.length" if tag.kind in TEXT else f"{path}.kind", message, "raise max_registers if the device can, or split the tag"
         )
-
-
-def _numbers(tag: config.Tag, path: str) -> Iterator[Problem]:
-    for field in ("scale", "offset"):
-        value = getattr(tag, field)
-        if not math.isfinite(value) or (field == "scale" and value == 0):
-            yield _error(f"{path}.{field}", f"{field} is {value:g}", "write a number that is not infinite, and a scale that is not 0")
-        elif value != (1.0 if field == "scale" else 0.0) and tag.kind in (*TEXT, Kind.BOOL):
-            yield _error(f"{path}.{field}", f"a {tag.kind} cannot be scaled", f"take {field} away")
-    if tag.minimum is not None and tag.maximum is not None and tag.minimum > tag.maximum:
-        yield _error(f"{path}.minimum", f"minimum {tag.minimum:g} is above maximum {tag.maximum:g}", "nothing could be written: swap them")
-    if (tag.deadband or tag.deadband_percent) and tag.kind in (*TEXT, Kind.BOOL):
-        yield _warning(f"{path}.deadband", f"a deadband has no meaning for {tag.kind}", "take it away")
-    if (tag.minimum is not None or tag.maximum is not None) and not tag.writable:
-        yield _warning(f"{path}.minimum", "minimum and maximum bound what commands write, and this tag is not writable", "take them away")
 
 
 def _overlaps(wires: list[Wire], device: config.Device, path: str) -> Iterator[Problem]:
@@ -162,13 +132,13 @@ def _overlap(first: Wire, second: Wire, device: config.Device, path: str) -> Pro
     same_place = (first.number, first.count, first.bit) == (second.number, second.count, second.bit)
     if same_place and first.raw is second.raw:
         if first.order != second.order or first.bcd != second.bcd:  # halves of a register, or two readings on purpose
-            return None if len(first.order) == 1 else _warning(where, f"{both} read the same registers in two ways", "keep the right one")
-        return _warning(where, f"{both} are the same value", "keep one, or correct the address")
+            return None if len(first.order) == 1 else warning(where, f"{both} read the same registers in two ways", "keep the right one")
+        return warning(where, f"{both} are the same value", "keep one, or correct the address")
     if Kind.BOOL in (first.raw, second.raw):
         return None
     if second.end > first.end and first.raw not in TEXT and second.raw not in TEXT:
-        return _error(where, f"{both} overlap in part", "no device keeps two numbers so: correct an address or a kind")
-    return _warning(where, f"{both} overlap", "right only if one is a part, or another reading, of the other; else correct an address")
+        return error(where, f"{both} overlap in part", "no device keeps two numbers so: correct an address or a kind")
+    return warning(where, f"{both} overlap", "right only if one is a part, or another reading, of the other; else correct an address")
 
 
 def _load(options: AnyConnection) -> Iterator[Problem]:
@@ -181,9 +151,9 @@ def _load(options: AnyConnection) -> Iterator[Problem]:
     message = f"the scans take {total:.0%} of the line's time, {loads[worst]:.0%} of it {options.devices[worst].name}"
     advice = "scan slower (scan_s), spread the devices over more lines, or raise baud_rate"
     if total > 1:
-        yield _error("devices", f"{message}: it can never keep up", advice)
+        yield error("devices", f"{message}: it can never keep up", advice)
     else:
-        yield _warning("devices", f"{message}: little is left for commands and repeats", advice)
+        yield warning("devices", f"{message}: little is left for commands and repeats", advice)
 
 
 def is_paced(options: AnyConnection) -> bool:

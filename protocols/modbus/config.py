@@ -11,25 +11,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from protocols.model import Kind
+from protocols.options import Host, Name, TagOptions
 from protocols.tls import Tls
 
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}$"
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="A name without / + # so that it can be part of a topic.")]
-Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or IP address.")]
 Order = Literal["big", "little"]
 
 
-class Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Tag(TagOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One value of a Modbus device."""
 
-    name: Annotated[str, Meta(pattern=r"^[^+#\x00-\x1f\x7f]{1,255}$", description="Name of the tag, unique in its device; / groups.")]
     at: Annotated[
         Annotated[str, Meta(min_length=1, max_length=40)] | Annotated[int, Meta(ge=1, le=465536)],
         Meta(description="Where it lies: holding:0, input:10, coil:3, discrete:4, a bit holding:7.3, or Modicon 40001, 400001, 30001."),
     ]
-    kind: Annotated[Kind, Meta(description="What the registers hold; a scaled number is a float64 for everybody else.")]
-    unit: Annotated[str, Meta(max_length=64, description="Engineering unit, after scaling.")] = ""
     word_order: Annotated[
         Order | None, Meta(description="Which register of several is first: big = most significant; empty takes the device's.")
     ] = None
@@ -39,21 +33,9 @@ class Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     encoding: Annotated[Literal["binary", "bcd"], Meta(description="bcd: four bits a decimal digit (unsigned integers only).")] = "binary"
     length: Annotated[int, Meta(ge=0, le=250, description="Bytes of a string or of bytes; two fit into a register.")] = 0
     charset: Annotated[Literal["utf-8", "latin-1"], Meta(description="How a string's bytes are written.")] = "utf-8"
-    scale: Annotated[float, Meta(description="value = raw * scale + offset.")] = 1.0
-    offset: Annotated[float, Meta(description="value = raw * scale + offset.")] = 0.0
-    writable: Annotated[bool, Meta(description="Whether commands may write it.")] = False
-    minimum: Annotated[float | None, Meta(description="Least value that a command may write, in the tag's unit.")] = None
-    maximum: Annotated[float | None, Meta(description="Greatest value that a command may write, in the tag's unit.")] = None
     scan_s: Annotated[
         Annotated[float, Meta(ge=0.01, le=86400)] | None, Meta(description="Period, in seconds; empty takes the device's.")
     ] = None
-    deadband: Annotated[float, Meta(ge=0, description="A change up to this size is not reported, in the tag's unit.")] = 0.0
-    deadband_percent: Annotated[
-        float, Meta(ge=0, le=100, description="A change up to this share of the last reported value is not reported, in percent.")
-    ] = 0.0
-    max_silence_s: Annotated[
-        float, Meta(ge=0, description="A value is reported at least this often, in seconds; 0 reports every scan.")
-    ] = 600.0
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -21,7 +21,6 @@ from protocols.modbus.config import AnyConnection, ModbusRtu, bits_per_character
 from protocols.modbus.decode import Recipe, compile_recipe
 from protocols.modbus.frames import Request, read_request
 from protocols.modbus.wire import Block, Wire, wire_of
-from protocols.model import Kind
 
 TCP_REQUEST_S: Final = 0.002
 """What a round trip over a network costs beyond its bytes, roughly: only its relation to TCP_BYTE_S matters."""
@@ -135,7 +134,7 @@ def make_plan(options: AnyConnection) -> Plan:
 
 def _plan_device(options: AnyConnection, device: config.Device) -> DevicePlan:
     wires = tuple(wire_of(slot, tag, device) for slot, tag in enumerate(device.tags))
-    tags = tuple(_model_tag(tag, wire) for tag, wire in zip(device.tags, wires, strict=True))
+    tags = tuple(tag.tag(wire.scan_s) for tag, wire in zip(device.tags, wires, strict=True))
     seen = model.Device(connection=options.name, name=device.name, tags=tags)
     cost = cost_of(options, device)
     periods = sorted({wire.scan_s for wire in wires})
@@ -145,20 +144,6 @@ def _plan_device(options: AnyConnection, device: config.Device) -> DevicePlan:
     for group in groups:
         plan.replan(group, ())
     return plan
-
-
-def _model_tag(tag: config.Tag, wire: Wire) -> model.Tag:
-    """A tag as everybody behind the driver sees it: a scaled number is a float64."""
-    return model.Tag(
-        name=tag.name,
-        kind=Kind.FLOAT64 if wire.is_scaled else tag.kind,
-        unit=tag.unit,
-        writable=tag.writable,
-        scan_s=wire.scan_s,
-        deadband=tag.deadband,
-        deadband_percent=tag.deadband_percent,
-        max_silence_s=tag.max_silence_s,
-    )
 
 
 def ordered(blocks: Iterable[Block], cost: Cost) -> tuple[Block, ...]:

@@ -22,12 +22,13 @@ from protocols.clock import Clock
 from protocols.contract import DriverError
 from protocols.modbus import config
 from protocols.modbus.decode import compile_recipe
-from protocols.modbus.encode import Unwritable, Value, mask_of, registers_of, to_bytes
+from protocols.modbus.encode import mask_of, registers_of, to_bytes
 from protocols.modbus.frames import EXCEPTIONS, Request, is_exception, write_request
 from protocols.modbus.line import Line, Missed
 from protocols.modbus.plan import DevicePlan, Plan
 from protocols.modbus.wire import Wire
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
+from protocols.values import Unwritable, Value
 
 ILLEGAL_FUNCTION: Final = 1
 MASKED: Final = "read, changed and written back, as the device refuses mask write (22): another's change in between would be lost"

@@ -1,6 +1,7 @@
 """What every driver promises, as tests. A driver passes by giving a :class:`Rig`: a real peer and options that reach it.
 
-Subclass :class:`DriverSuite` in a test module and give a ``rig`` fixture; nothing here knows a protocol. The peer holds
+Subclass :class:`DriverSuite` in a test module and give a ``rig`` fixture; nothing here knows a protocol. What a protocol cannot
+have by its nature is left out of ``abilities``, and the tests that need it are not collected. The peer holds
 two devices. Device ``one`` has a tag for every value in ``rig.expected``, the tags named below, and one that the peer does
 not have; device ``two`` has one tag and can be made silent. Nothing is asserted about time: tests wait for a condition.
 """
@@ -15,6 +16,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -38,6 +40,30 @@ LEVEL: Final = "level"
 """An integer of device one and of device two that the rig can change (``change``); not writable."""
 
 Value = bool | int | float | str | bytes
+
+
+class Ability(StrEnum):
+    """What not every protocol has. A test says what it needs: ``@needs(Ability.WRITES)``."""
+
+    CONNECTS = "connects"
+    """We go to the peer, so it can be away. (A server for devices that push waits for ever.)"""
+    SCANS = "scans"
+    """We ask on a schedule and count scans. (Where values are pushed nobody can be late.)"""
+    DEVICES_FALL_SILENT = "devices fall silent"
+    """One device behind a connection can be silent while another answers."""
+    GHOSTS = "ghosts"
+    """The peer says that a value does not exist. (What is never pushed is only waited for.)"""
+    WRITES = "writes"
+    READS_BACK = "reads back"
+    """What was written can be read. (A topic, a webhook, cannot: such a command ends as failed with the reason.)"""
+    QUEUES = "queues"
+    """One request at a time: commands overtake the reads that wait."""
+    NAN = "nan"
+    """A float can be NaN. (In JSON it cannot.)"""
+
+
+def needs(*abilities: Ability) -> pytest.MarkDecorator:
+    return pytest.mark.needs(*abilities)
 
 
 class Rig(Protocol):
@@ -192,6 +218,7 @@ class DriverSuite:
     """The tests. A subclass gives the fixture ``rig`` and the names of the hostile peers that can stand in for its peer."""
 
     misdeeds: ClassVar[tuple[str, ...]] = ()
+    abilities: ClassVar[frozenset[Ability]] = frozenset(Ability)
     clock: ClassVar = SystemClock()
 
     @asynccontextmanager
@@ -250,7 +277,7 @@ class DriverSuite:
         covered = {kinds[name] for name in rig.expected}
         assert covered >= {Kind.BOOL, Kind.INT64, Kind.UINT64, Kind.FLOAT32, Kind.FLOAT64}
         assert {-(2**63), 2**63 - 1, 2**64 - 1} <= set(rig.expected.values())
-        assert any(isinstance(value, float) and math.isnan(value) for value in rig.expected.values())
+        assert Ability.NAN not in self.abilities or any(isinstance(value, float) and math.isnan(value) for value in rig.expected.values())
 
     async def test_a_value_that_changes_arrives_changed(self, rig: Rig) -> None:
         seen = Seen()
@@ -260,6 +287,7 @@ class DriverSuite:
             await rig.change(ONE, 8)
             await watch(session, seen, lambda: seen.good(ONE, LEVEL) == 8)
 
+    @needs(Ability.GHOSTS)
     async def test_a_tag_that_does_not_exist_is_bad_and_harms_no_neighbour(self, rig: Rig) -> None:
         seen = Seen()
         async with self.session(rig) as session:
@@ -276,6 +304,7 @@ class DriverSuite:
 
     # ------------------------------------------------------------------------------------------ trouble
 
+    @needs(Ability.DEVICES_FALL_SILENT, Ability.SCANS)
     async def test_a_silent_device_is_told_and_the_other_goes_on_in_time(self, rig: Rig) -> None:
         seen = Seen()
         async with self.session(rig) as session:
@@ -291,6 +320,7 @@ class DriverSuite:
             await rig.change(TWO, 99)
             await watch(session, seen, lambda: seen.good(TWO, LEVEL) == 99)
 
+    @needs(Ability.CONNECTS)
     async def test_a_peer_that_goes_is_unreachable_and_serves_again_when_it_is_back(self, rig: Rig) -> None:
         async with self.session(rig) as session:
             await watch(session, Seen(), lambda: True)
@@ -303,6 +333,7 @@ class DriverSuite:
         async with self.session(rig) as session:
             await watch(session, seen, lambda: all(seen.good(ONE, tag) is not None for tag in rig.expected))
 
+    @needs(Ability.CONNECTS)
     async def test_a_peer_that_is_not_there_is_unreachable_with_its_place_in_the_text(self, rig: Rig) -> None:
         await rig.lose()
         with pytest.raises(Unreachable) as caught:
@@ -311,6 +342,7 @@ class DriverSuite:
         assert rig.where in str(caught.value)
         assert len(str(caught.value)) > len(rig.where) + 20, "the text says what to do"
 
+    @needs(Ability.CONNECTS, Ability.WRITES)
     async def test_commands_on_a_lost_connection_fail_or_say_unreachable(self, rig: Rig) -> None:
         async with self.session(rig) as session:
             await watch(session, Seen(), lambda: True)
@@ -392,6 +424,7 @@ class DriverSuite:
             await asyncio.gather(reading, return_exceptions=True)
             await session.close()
 
+    @needs(Ability.WRITES, Ability.READS_BACK)
     async def test_a_command_that_took_effect_is_verified_and_seen_by_the_next_scan(self, rig: Rig) -> None:
         seen = Seen()
         async with self.session(rig) as session:
@@ -399,11 +432,13 @@ class DriverSuite:
             await watch(session, seen, lambda: seen.good(ONE, SETPOINT) == 21.5)
         assert (outcome.state, outcome.read_back, outcome.command) == (OutcomeState.VERIFIED, 21.5, f"{ONE}-{SETPOINT}")
 
+    @needs(Ability.WRITES, Ability.READS_BACK)
     async def test_a_command_that_the_peer_ignores_is_a_mismatch(self, rig: Rig) -> None:
         (outcome,) = await self.outcomes(rig, self.command(STUCK, 5))
         assert outcome.state is OutcomeState.MISMATCH
         assert outcome.read_back != 5
 
+    @needs(Ability.WRITES)
     async def test_commands_that_cannot_be_are_refused_with_a_reason(self, rig: Rig) -> None:
         refused = [
             self.command(LEVEL, 1),  # not writable
@@ -416,12 +451,14 @@ class DriverSuite:
         assert [outcome.state for outcome in outcomes] == [OutcomeState.REFUSED] * len(refused)
         assert all(len(outcome.detail) > 10 for outcome in outcomes)
 
+    @needs(Ability.WRITES)
     async def test_a_command_past_its_deadline_is_never_sent(self, rig: Rig) -> None:
         await rig.seen()
         (outcome,) = await self.outcomes(rig, self.command(SETPOINT, 77.0, seconds=-1))
         assert outcome.state is OutcomeState.EXPIRED
         assert "write" not in await rig.seen()
 
+    @needs(Ability.WRITES, Ability.READS_BACK)
     async def test_outcomes_come_one_for_each_command_in_order(self, rig: Rig) -> None:
         commands = [self.command(SETPOINT, 3.0), self.command(STUCK, 5), self.command(LEVEL, 1), self.command(SETPOINT, 4.0, seconds=-1)]
         outcomes = await self.outcomes(rig, *commands)
@@ -429,6 +466,7 @@ class DriverSuite:
         assert [outcome.state for outcome in outcomes] == states
         assert [outcome.command for outcome in outcomes] == [command.id for command in commands]
 
+    @needs(Ability.QUEUES, Ability.WRITES, Ability.READS_BACK)
     async def test_a_command_goes_ahead_of_the_reads_that_wait(self, rig: Rig) -> None:
         """At most the one request in flight, and the read that wins the race to the wire, come before it."""
         async with self.session(rig) as session:
@@ -457,6 +495,7 @@ class DriverSuite:
         assert descriptors() <= open_before
         assert await rig.seen() == []
 
+    @needs(Ability.CONNECTS)
     async def test_probing_tells_what_is_there_and_what_is_not(self, rig: Rig) -> None:
         async with asyncio.timeout(PATIENCE_S):
             well = await rig.driver.probe(rig.options)
