@@ -16,7 +16,7 @@ SITE ?= site.yaml
 ARGS ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
 TEST_PACKAGES := python3-venv $(COMPILER) mosquitto mosquitto-clients openssl e2fsprogs nodejs npm \
-	strace faketime
+	strace faketime util-linux
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
@@ -31,8 +31,8 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 	@tools/packages --optional mosquitto
 	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
 
-test: packages .venv/.dev $(NODE)/node_modules/.made ## every test, with real peers
-	$(BIN)/python -m pytest $(ARGS)
+test: packages .venv/.dev $(NODE)/node_modules/.made ## every test, with real peers; two runs side by side, one with ARGS
+	$(BIN)/python -m tests $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import directions, generated documents
 	$(BIN)/ruff check .
