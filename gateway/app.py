@@ -17,10 +17,11 @@ import msgspec
 import structlog
 
 from gateway import config, control, links
+from gateway.commands import Gate
 from gateway.config import model
 from gateway.config.drivers import Drivers, installed
 from gateway.connections import Connection
-from gateway.journal import Journal, Reader
+from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
 from gateway.report import ReportByException
@@ -29,7 +30,7 @@ from gateway.telemetry import metrics
 from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
 from protocols.clock import Clock, SystemClock
-from protocols.model import ScanStats
+from protocols.model import Batch, Device, ScanStats
 
 log = structlog.get_logger("holdfast.app")
 
@@ -75,6 +76,7 @@ class Appliance:
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
+        self.commands = Gate(self._connection_of, self._record, clock)
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
         self._site: model.Site | None = None
@@ -111,6 +113,17 @@ class Appliance:
             await self._stop_connection(name)
         for name in list(self._deliveries):
             await self._stop_uplink(name)
+
+    def _connection_of(self, device: str) -> tuple[Connection, Device] | None:
+        connections = (line.connection for line in self._lines.values())
+        return next(((each, one) for each in connections for one in each.devices if one.name == device), None)
+
+    def _record(self, batch: Batch) -> None:
+        """Take an event of the gateway's own, such as a command's outcome."""
+        if batch.device not in self.latest.devices():
+            self.latest.add(batch.device)
+        self.latest.update(batch)
+        self.journal.offer(batch, Lane.EVENTS)
 
     def _start_connection(self, options: Any) -> None:  # Any: the driver's own Struct
         driver = self._drivers[options.__struct_config__.tag]

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.commands.outcome import NAME as COMMANDS
 from gateway.config import budget
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
@@ -96,6 +97,8 @@ def _names(site: Site) -> Iterator[Problem]:
     yield from _unique("device", [((*path, "name"), device.name) for path, device in _devices(site)])
     yield from _unique("uplink", [(("uplinks", at, "name"), one.name) for at, one in enumerate(site.uplinks)])
     for path, device in _devices(site):
+        if device.name == COMMANDS:
+            yield error((*path, "name"), f"{COMMANDS} is what outcomes of commands are recorded under", "give the device another name")
         tags = [((*path, "tags", at, "name"), tag.name) for at, tag in enumerate(getattr(device, "tags", ()))]
         yield from _unique("tag", tags, where=" in this device")
 

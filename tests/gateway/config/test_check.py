@@ -56,6 +56,7 @@ RULES = [
         "two devices 'd'",
     ),
     ("connections:\n" + tcp("a", "h", boxes("d", tags=f"{TAG}, {TAG}")), "connections[0].devices[0].tags[1].name", "error", "two tags 't'"),
+    ("connections:\n" + tcp("a", "h", boxes("_commands")), "connections[0].devices[0].name", "error", "outcomes of commands"),
     ("connections:\n" + tcp("a", "h", boxes("d/e")), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
     ("connections:\n" + tcp("a", "h", boxes('"d#"')), "connections[0].devices[0].name", "error", "cannot be part of a topic"),
     ("connections:\n" + tcp('"a+b"', "h"), "connections[0].name", "error", "cannot be part of a topic"),
