@@ -32,8 +32,9 @@ class Field:
         self.stats = ScanStats()
         self.findings: list[str] = []
 
-    def batches(self) -> AsyncIterator[Batch]:
-        raise NotImplementedError
+    async def batches(self) -> AsyncIterator[Batch]:
+        for batch in ():
+            yield batch
 
     async def write(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         self.told += commands
