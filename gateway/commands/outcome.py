@@ -9,15 +9,15 @@ from typing import Final
 
 import numpy as np
 
+from gateway.config.model import COMMANDS
 from gateway.readable import value as readable
 from protocols.model import Batch, Command, Device, Kind, Outcome, Tag
 
-NAME: Final = "_commands"
 _FIELDS: Final = ("id", "source", "device", "tag", "value", "state", "detail", "read_back")
 LONGEST: Final = 1024
 """Characters of one field; the rest is cut off."""
 
-DEVICE: Final = Device("", NAME, tuple(Tag(name=field, kind=Kind.STRING, max_silence_s=0.0) for field in _FIELDS))
+DEVICE: Final = Device("", COMMANDS, tuple(Tag(name=field, kind=Kind.STRING, max_silence_s=0.0) for field in _FIELDS))
 _SLOTS: Final = np.arange(len(_FIELDS), dtype=np.uint32)
 
 

@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.commands.outcome import NAME as COMMANDS
 from gateway.config import budget
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
 from gateway.config.explain import did_you_mean, fields_of
-from gateway.config.model import MqttUplink, PlainMqttUplink, Site, SparkplugUplink
+from gateway.config.model import COMMANDS, MqttUplink, PlainMqttUplink, Site, SparkplugUplink
 from protocols.contract import Driver, Problem
 from protocols.model import Device
 from protocols.tls import Tls

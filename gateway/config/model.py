@@ -6,7 +6,7 @@ Schema, sample, reference page and validation derive from them. ``connections`` 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,8 @@ from protocols.secret import Secret
 from protocols.tls import Tls
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}(?!\n)$"
+COMMANDS: Final = "_commands"
+"""The device under which outcomes of commands are recorded; no other may have its name."""
 MAX_AGE_S = 100 * 365 * 86400.0
 Name = Annotated[
     str,

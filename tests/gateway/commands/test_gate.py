@@ -33,7 +33,8 @@ class Field:
         self.findings: list[str] = []
 
     async def batches(self) -> AsyncIterator[Batch]:
-        for batch in ():
+        nothing: list[Batch] = []
+        for batch in nothing:
             yield batch
 
     async def write(self, commands: Sequence[Command]) -> Sequence[Outcome]:
