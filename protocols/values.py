@@ -124,7 +124,8 @@ def _number_of(raw: int | float, tag: TagOptions) -> tuple[Value, Quality]:
             return raw, Quality.GOOD
     try:
         value = float(raw)
-        scaled = value * tag.scale + tag.offset
+        whole = divisor(tag.scale)
+        scaled = (value / whole if whole != 1.0 else value * tag.scale) + tag.offset
     except OverflowError:
         return 0.0, Quality.BAD_OUT_OF_RANGE
     if math.isfinite(value) and not math.isfinite(scaled):
@@ -132,6 +133,15 @@ def _number_of(raw: int | float, tag: TagOptions) -> tuple[Value, Quality]:
     if tag.kind is Kind.FLOAT32 and as_float32(value) is None:
         return 0.0, Quality.BAD_OUT_OF_RANGE
     return scaled if tag.is_scaled else value, Quality.GOOD
+
+
+def divisor(scale: float) -> float:
+    """The whole number whose reciprocal ``scale`` is, as 10 for 0.1; 1 if there is none.
+
+    Dividing by it gives what a display shows: 229.7 for 2297, not 229.70000000000002.
+    """
+    whole = round(1 / scale) if 1e-12 <= abs(scale) < 1 else 1
+    return float(whole) if 1 / whole == scale else 1.0
 
 
 def raw_of(value: Value, tag: TagOptions) -> Value:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from protocols.modbus.wire import Block, Wire
 from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Quality
 from protocols.quiet import quietly
+from protocols.values import divisor
 
 HEADER: Final = 2
 """A read answer begins with the function code and the byte count (V1.1b3, 6.1 to 6.4)."""
@@ -296,7 +297,7 @@ def _piece(form: tuple[str, str, bool, bool], places: list[tuple[Wire, int, int]
 
 
 def _scaling(wires: Sequence[Wire]) -> Scaling:
-    divisors = np.array([_divisor(wire.scale) for wire in wires])
+    divisors = np.array([divisor(wire.scale) for wire in wires])
     factors = np.array([wire.scale for wire in wires])
     factors[divisors != 1.0] = 1.0
     offsets = np.array([wire.offset for wire in wires])
@@ -305,12 +306,6 @@ def _scaling(wires: Sequence[Wire]) -> Scaling:
         divisor=divisors if (divisors != 1.0).any() else None,
         offset=offsets if offsets.any() else None,
     )
-
-
-def _divisor(scale: float) -> float:
-    """The whole number whose reciprocal ``scale`` is, as 10 for 0.1; 1 if there is none."""
-    whole = round(1 / scale) if 1e-12 <= abs(scale) < 1 else 1
-    return float(whole) if 1 / whole == scale else 1.0
 
 
 def _bytes_of(wire: Wire, block: Block, base: int) -> NDArray[np.intp]:

@@ -80,8 +80,8 @@ def test_numbers_beyond_a_float_and_texts_beyond_reason_are_out_of_range() -> No
 
 
 def test_a_scaled_integer_is_a_float_for_everybody_else() -> None:
-    (batch,) = composed((tag(Kind.INT16, scale=0.1, offset=-5), 250))
-    assert (batch.column, batch.value.tolist()) == (Column.FLOAT, [20.0])
+    (batch,) = composed((tag(Kind.INT16, "a", scale=0.1, offset=-5), 250), (tag(Kind.INT16, "b", scale=0.1), 2297))
+    assert (batch.column, batch.value.tolist()) == (Column.FLOAT, [20.0, 229.7])
 
 
 def test_columns_are_apart_and_a_history_keeps_its_order() -> None:
