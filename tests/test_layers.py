@@ -61,6 +61,7 @@ KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "defusedxml": ("protocols.payload", "tests"),
     "snap7": ("protocols.s7", "tests"),
     "bacpypes3": ("protocols.bacnet", "tests"),
+    "zeroconf": ("protocols.discover", "tests"),
 }
 """Foreign packages that one place hides, and that place."""
 
@@ -77,7 +78,19 @@ TIME_CALLS: Final = {
 OWN_TIME: Final[dict[str, str]] = {}
 """Modules that ask the machine for the time themselves, each with its reason."""
 
-SHARED_PROTOCOL_MODULES: Final = {"model", "contract", "clock", "schedule", "secret", "tls", "quiet", "options", "values", "payload"}
+SHARED_PROTOCOL_MODULES: Final = {
+    "model",
+    "contract",
+    "clock",
+    "schedule",
+    "secret",
+    "tls",
+    "quiet",
+    "options",
+    "values",
+    "payload",
+    "trace",
+}
 
 
 @dataclass(frozen=True)
