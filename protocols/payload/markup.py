@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 64
 MAX_ATTRIBUTES: Final = 50_000
 _STEP: Final = re.compile(r"([\w.\-]+|\*)((?:\[[^\[\]]*\])*)")
 _CONDITION: Final = re.compile(r"\[(?:([1-9]\d{0,5})|(@?)([\w.\-]+)=(?:'([^']*)'|\"([^\"]*)\"))\]")
-_ADVICE: Final = "write /root/child/value, /root/child/@attribute, /root/item[2] or /root/item[@id='a']/value"
+_ADVICE: Final = "write /meter/energy, /meter/@serial, /meter/phase[2] or /meter/phase[@id='a']/volts"
 
 
 @dataclass(frozen=True, slots=True)
