@@ -19,14 +19,16 @@ from tests.peers.leash import leashed
 
 ROOT = Path(__file__).parents[3]
 WRITER = (sys.executable, str(Path(__file__).with_name("writer.py")))
+WORDS = ("pid", "open", "stored", "given", "gone", "")
 LIFE = 100_000
 """More readings than any life stores."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def hear(witness: Witness, line: bytes) -> str:
-    """What a writer says goes to the witness; the first word is returned. A pipe takes a line wholly or not at all."""
+    """What a writer says goes to the witness; the first word is returned, "" at the end. A pipe takes a line wholly or not at all."""
     words = line.decode().split() or [""]
+    assert words[0] in WORDS, f"a writer says nothing else: {line!r}"
     if words[0] in ("stored", "given"):
         note = witness.confirm if words[0] == "stored" else witness.give
         note(Lane(words[1]), int(words[2]), (int(words[3]), int(words[4])))
@@ -69,9 +71,8 @@ class Writers:
             with contextlib.suppress(ProcessLookupError):  # it died by itself, which was told above
                 os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while (line := await self.process.stdout.readline()) != b"gone\n":
-                assert line, "the starter of writers is gone"
-                hear(witness, line)
+            while (word := hear(witness, await self.process.stdout.readline())) != "gone":
+                assert word, "the starter of writers is gone"
         return inside
 
 

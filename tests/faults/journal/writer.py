@@ -3,7 +3,8 @@
 ``python writer.py FOLDER FIRST`` stores readings from number FIRST on. Without arguments it waits, with everything imported, and for
 each line ``FOLDER FIRST`` on stdin becomes two processes, of which one stores; a campaign of a thousand deaths needs no
 thousand starts of Python. Lines: ``pid n``, ``open``, ``stored lane number epoch seq`` once a reading is durable,
-``given lane number epoch seq`` once the reader has it, ``gone`` when a storing process has died.
+``given lane number epoch seq`` once the reader has it, ``gone`` when a storing process has died. Each is one write, so a death leaves
+none in halves. The journal's log goes to stderr: a line of it, cut off by death, would hide the word that comes next.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import sys
 import traceback
 from pathlib import Path
+
+import structlog
 
 from gateway.journal import Journal, Lane, Record, StorageError
 from protocols.clock import SystemClock
@@ -77,6 +80,7 @@ def start(folder: str, first: str) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     if len(sys.argv) == 3:
         start(sys.argv[1], sys.argv[2])
     else:
