@@ -304,7 +304,29 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class NetworkLine(Line, asyncio.Protocol):
+class _Wire(asyncio.Protocol):
+    """One TCP connection of a line, from the attempt on. What comes of one that was given up, half open say, is nobody's."""
+
+    def __init__(self, line: NetworkLine, gone: asyncio.Future[None]) -> None:
+        self._line = line
+        self.gone = gone
+        """Done when the connection is closed."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+        if self._line.wire is self:
+            self._line.lost(exc)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._line.wire is self:
+            self._line.heard(data)
+
+
+class NetworkLine(Line):
     """Modbus TCP, TLS, and RTU over TCP."""
 
     def __init__(self, options: Network, stats: ScanStats) -> None:
@@ -312,7 +334,8 @@ class NetworkLine(Line, asyncio.Protocol):
         self._options = options
         self._is_rtu = isinstance(options, ModbusRtuTcp)
         self._transport: asyncio.Transport | None = None
-        self._gone: asyncio.Future[None] | None = None
+        self.wire: _Wire | None = None
+        """The newest connection."""
         self._transaction = 0
         self._number = b""
         """The transaction id as it stands in the frame."""
@@ -325,13 +348,17 @@ class NetworkLine(Line, asyncio.Protocol):
         name = (options.tls.server_name or options.host) if isinstance(options, ModbusTls) else None
         self._leaving = False
         self._buffer = b""
-        self._gone = self._loop.create_future()
+        wire = self.wire = _Wire(self, self._loop.create_future())
         try:
             async with asyncio.timeout(options.connect_timeout_s):
                 transport, _ = await self._loop.create_connection(
-                    lambda: self, options.host, options.port, ssl=context, server_hostname=name
+                    lambda: wire, options.host, options.port, ssl=context, server_hostname=name
                 )
+        except asyncio.CancelledError:
+            self.wire = None
+            raise
         except (OSError, TimeoutError) as error:
+            self.wire = None
             raise _connect_error(self.where, error, options) from error
         self._transport = transport
         raw = transport.get_extra_info("socket")
@@ -360,7 +387,7 @@ class NetworkLine(Line, asyncio.Protocol):
         """Close and wait until it is closed: a device that takes one connection must see the old one go first."""
         self._leaving = True
         transport, self._transport = self._transport, None
-        if transport is None or self._gone is None:
+        if transport is None or self.wire is None:
             return
         if isinstance(self._options, ModbusTls):
             transport.abort()  # TLS would wait for the peer to agree
@@ -368,14 +395,13 @@ class NetworkLine(Line, asyncio.Protocol):
             transport.close()
         try:
             async with asyncio.timeout(CLOSE_S):
-                await asyncio.shield(self._gone)
+                await asyncio.shield(self.wire.gone)
         except TimeoutError:
             transport.abort()
-            await asyncio.shield(self._gone)  # else the old connection's end would be taken for the next one's
+            await asyncio.shield(self.wire.gone)  # else the old connection's end would be taken for the next one's
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
+    def lost(self, exc: Exception | None) -> None:
+        """The wire is closed."""
         if self._leaving:
             return
         self._transport = None
@@ -390,10 +416,8 @@ class NetworkLine(Line, asyncio.Protocol):
             hint = "it may allow one connection only, or this address none: see that no other master is connected"
             self._fail(Unreachable(f"{self.where}: the peer closed the connection without an answer: {hint}"))
 
-    def eof_received(self) -> bool:
-        return False
-
-    def data_received(self, data: bytes) -> None:
+    def heard(self, data: bytes) -> None:
+        """Bytes came over the wire."""
         request = self._request
         if request is not None and not self._is_rtu and not self._buffer and is_answer(data, request, self._number):
             self._heard_at = self._now()

@@ -216,6 +216,20 @@ async def test_a_cancelled_question_harms_nobody() -> None:
 
 
 @on_both_loops
+async def test_an_opening_that_is_given_up_harms_not_the_next_one() -> None:
+    """In whatever turn of the loop it was given up: the end of that connection is not taken for the end of the next."""
+    async with line_to(plc_of(1), "modbus-tcp", timeout_s=5.0) as line:
+        for turns in range(12):
+            await line.rest()
+            asking = asyncio.ensure_future(line.ask(read(1)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            assert await line.ask(read(1)) == b"\x03\x02\x03\xe9"
+
+
+@on_both_loops
 async def test_a_port_that_answers_http_is_a_misfit_with_advice() -> None:
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
