@@ -22,9 +22,13 @@ from protocols.model import LATENESS_BUCKETS_S, ScanStats
 
 GOLDEN: Final = (math.sqrt(5) - 1) / 2
 PHASES: Final = 10
-"""Scans start on so many steps of their period. Connections that share a step wake the process once for all of them and find
-its code in the processor's caches: at 100 connections of one scan a second 10 steps cost a sixth less CPU for a value than 20,
-and 20 a third less than a step for each. What it costs is lateness: a step of 10 scans is worked off in 2 to 3 ms."""
+"""Scans start on so many steps of their period, or fewer: see STEP_S. Connections that share a step wake the process once for
+all of them and find its code in the processor's caches: at 100 connections of one scan a second 10 steps cost a sixth less CPU
+for a value than 20, and 20 a third less than a step for each. What it costs is lateness: a step of 10 scans is worked off in
+2 to 3 ms."""
+STEP_S: Final = 0.1
+"""No step is shorter: fast scans share their steps with each other, and with those of slow ones. A scan that is alone on its step
+costs three times what it costs behind others."""
 START_SPREAD_S: Final = 1.0
 """The first scans of a session are spread over this time, however long their periods are."""
 FIRST_RETRY_S: Final = 2.0
@@ -33,10 +37,15 @@ MISSES: Final = 2
 
 
 def phase_of(name: str, place: int = 0) -> float:
-    """A share of the period, 0 <= phase < 1, on one of PHASES steps: even over the places of one name, and deterministic."""
+    """A share of the period, 0 <= phase < 1: even over the places of one name, and deterministic."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    share = (int.from_bytes(digest, "big") / 2**64 + place * GOLDEN) % 1.0
-    return math.floor(share * PHASES) / PHASES
+    return (int.from_bytes(digest, "big") / 2**64 + place * GOLDEN) % 1.0
+
+
+def on_step(phase: float, period_s: float) -> float:
+    """``phase`` moved back to a step of its period."""
+    steps = max(1, min(PHASES, round(period_s / STEP_S)))
+    return math.floor(phase * steps) / steps
 
 
 @dataclass(slots=True)
@@ -89,7 +98,8 @@ class Schedule:
     _demoted: int = 0
 
     def add(self, job: Job, now: float) -> None:
-        """Take ``job`` in: first soon after ``now``, then on its grid."""
+        """Take ``job`` in: first soon after ``now``, then on its grid, with its phase on a step."""
+        job.phase = on_step(job.phase, job.period_s)
         self._members.setdefault(job.device, []).append(job)
         self._health.setdefault(job.device, Health())
         soon = now + job.phase * min(job.period_s, START_SPREAD_S)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from protocols.model import ScanStats
-from protocols.schedule import FIRST_RETRY_S, PHASES, START_SPREAD_S, Job, Schedule, next_due, phase_of
+from protocols.schedule import FIRST_RETRY_S, PHASES, START_SPREAD_S, Job, Schedule, next_due, on_step, phase_of
 
 
 def schedule_of(*jobs: Job, now: float = 1000.0) -> Schedule:
@@ -18,7 +18,7 @@ def schedule_of(*jobs: Job, now: float = 1000.0) -> Schedule:
     return schedule
 
 
-def job(device: int = 0, period_s: float = 1.0, phase: float = 0.25, cost_s: float = 0.0) -> Job:
+def job(device: int = 0, period_s: float = 1.0, phase: float = 0.2, cost_s: float = 0.0) -> Job:
     return Job(device, 0, period_s, phase, cost_s)
 
 
@@ -33,7 +33,7 @@ def test_scans_never_drift_however_late_each_begins() -> None:
 
 
 def test_a_reconnect_does_not_move_the_grid() -> None:
-    assert next_due(job(), 1000.1) == next_due(job(), 1000.2) == 1000.25
+    assert next_due(job(), 1000.1) == next_due(job(), 1000.15) == 1000.2
 
 
 def test_the_next_moment_is_always_later() -> None:
@@ -53,13 +53,13 @@ def test_the_first_scan_comes_soon_even_of_a_long_period() -> None:
 
 def test_500_devices_of_one_connection_do_not_start_together() -> None:
     """Each of the steps of the second gets its share, give or take one in a hundred of all."""
-    steps = Counter(phase_of("plant", place) for place in range(500))
+    steps = Counter(on_step(phase_of("plant", place), 1.0) for place in range(500))
     assert len(steps) == PHASES
     assert max(steps.values()) <= 500 / PHASES + 5
 
 
 def test_500_connections_of_one_device_do_not_start_together() -> None:
-    steps = Counter(phase_of(f"line-{number}") for number in range(500))
+    steps = Counter(on_step(phase_of(f"line-{number}"), 1.0) for number in range(500))
     assert len(steps) == PHASES
     assert max(steps.values()) <= 500 / PHASES + 20
 
@@ -67,6 +67,18 @@ def test_500_connections_of_one_device_do_not_start_together() -> None:
 def test_phases_are_the_same_in_every_process() -> None:
     assert phase_of("boiler-house", 3) == pytest.approx(phase_of("boiler-house", 3))
     assert 0 <= phase_of("") < 1
+
+
+@pytest.mark.parametrize(("period_s", "steps"), [(0.01, 1), (0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10), (60.0, 10)])
+def test_no_step_is_shorter_than_a_tenth_of_a_second(period_s: float, steps: int) -> None:
+    """Fast scans start together with slow ones, not between them."""
+    assert {on_step(phase_of("plant", place), period_s) for place in range(500)} == {step / steps for step in range(steps)}
+
+
+def test_a_job_is_due_on_a_step_of_its_period() -> None:
+    schedule = schedule_of(job(phase=0.29))
+    schedule.start(1000.2)
+    assert schedule.due == 1001.2
 
 
 def test_lateness_goes_into_its_bucket_and_whole_missed_periods_are_counted() -> None:
@@ -138,7 +150,7 @@ def test_a_device_that_answers_again_is_scanned_at_once_and_then_on_its_grid() -
     mine = [one for one in (schedule.start(1010.6), schedule.start(1010.6)) if one.device == 0]
     assert len(mine) <= 1
     assert not schedule.is_demoted(0)
-    assert schedule.due == 1011.25
+    assert schedule.due == 1011.2
 
 
 def test_whether_anybody_is_left() -> None:
