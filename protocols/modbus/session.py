@@ -30,6 +30,9 @@ ABSENT_RETRY_S: Final = 600.0
 ABSENT_RETRIES: Final = 8
 """Absent tags that are tried again at once."""
 MAX_FINDINGS: Final = 200
+MOMENT_NS: Final = 5_000_000
+"""Answers of one scan that come within this time have one stamp, the first one's: nobody in the field samples more finely, and a
+record with one stamp takes less than half of the journal's room."""
 
 QUALITY: Final[dict[int, Quality]] = {
     1: Quality.BAD_NOT_SUPPORTED,
@@ -133,7 +136,7 @@ class ModbusSession:
             except Missed as miss:
                 told.give_up(at, group, miss, self._clock.time_ns())
                 break
-            told.times.append(self._clock.time_ns())
+            told.heard(self._clock.time_ns())
             if pdu[0] < 0x80:
                 told.answers.append(pdu)
             elif pdu[1] in NOBODY_THERE:
@@ -265,6 +268,11 @@ class _Round:
     refused: list[Block] = field(default_factory=list)
     away: Quality | None = None
     text: str = ""
+
+    def heard(self, now_ns: int) -> None:
+        """An answer came."""
+        last_ns = self.times[-1] if self.times else 0
+        self.times.append(last_ns if 0 <= now_ns - last_ns < MOMENT_NS else now_ns)
 
     def refuse(self, at: int, group: Group, code: int) -> None:
         self._mark(at, group, QUALITY.get(code, Quality.BAD))

@@ -74,6 +74,31 @@ async def test_values_come_every_period_with_stamps_of_the_clock() -> None:
         assert reader.session.stats.missed == 0
 
 
+class Hurrying(ManualClock):
+    """Each look at the time takes some."""
+
+    def __init__(self, step_ns: int) -> None:
+        super().__init__()
+        self._step_ns = step_ns
+
+    def time_ns(self) -> int:
+        self.set_time_ns(super().time_ns() + self._step_ns)
+        return super().time_ns()
+
+
+@pytest.mark.parametrize(("apart_ns", "stamps"), [(1_000_000, 1), (6_000_000, 2), (-1, 2)])
+async def test_answers_of_one_moment_share_a_stamp(apart_ns: int, stamps: int) -> None:
+    """Two requests of one scan; answers that are further apart, or before which a clock went back, have their own."""
+    plc, clock = Plc(1), Hurrying(apart_ns)
+    async with plc.serve() as port:
+        line = options(port=port, devices=[device(tag("holding:0"), tag("input:0"))])
+        async with TCP.open(line, clock=clock) as session:
+            reader = Reader(session, clock)
+            (batch,) = await reader.scan()
+            reader.task.cancel()
+    assert len(set(batch.time_ns.tolist())) == stamps
+
+
 async def test_batches_carry_the_devices_that_devices_gives() -> None:
     plc, clock = Plc(1), ManualClock()
     async with plc.serve() as port:
