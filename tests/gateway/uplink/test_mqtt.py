@@ -149,6 +149,19 @@ async def test_no_acknowledged_message_is_lost_to_a_slow_reader(broker: Mosquitt
         assert reader.overflowed == 0
 
 
+async def test_the_order_is_kept_over_both_qos_and_nothing_stays_behind_a_goodbye(broker: Mosquitto) -> None:
+    async with session(broker, "reader") as reader:
+        await reader.subscribe("a", 1)
+        async with session(broker, "writer") as writer:
+            writer.publish0("a", b"0")
+            writer.publish0("a", bytes(2 * mqtt.OUT_BYTES))
+            await writer.publish1("a", b"1")
+            writer.publish0("a", b"2")
+            await writer.publish1("a", b"3")
+            writer.publish0("a", b"4")
+        assert await collect(reader, 6) == [b"0", bytes(2 * mqtt.OUT_BYTES), b"1", b"2", b"3", b"4"]
+
+
 async def test_an_overflow_of_qos_0_is_counted(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "INBOX_MESSAGES", 5)
     async with session(broker, "reader") as reader, session(broker, "writer") as writer:
