@@ -11,6 +11,7 @@ from protocols.sparkplug.kinds import BAD, GOOD, QUALITY, STATUS_CODE
 from protocols.sparkplug.payload import Limits, Malformed, Metric, Payload, decode, value_of
 
 MAX_METRICS: Final = 20_000
+BDSEQ: Final = "bdSeq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Births:
         self._names: dict[int, str] = {}
         self._datatypes: dict[str, int] = {}
         self.wants_birth = False
+        self.seq: int | None = None
+        """The sequence number of the last message; None where it had none, or could not be read."""
+        self.bdseq: int | None = None
+        """The birth/death number in the last message, None where it had none."""
 
     def forget(self) -> None:
         """The node was born anew, or died: aliases mean nothing any more."""
@@ -38,6 +43,7 @@ class Births:
 
     def read(self, payload: bytes, max_bytes: int, *, birth: bool) -> tuple[Payload, list[Told]]:
         """Raises Undecodable."""
+        self.seq = self.bdseq = None
         try:
             message = decode(payload, Limits(payload=max_bytes, metrics=MAX_METRICS))
         except Malformed as error:
@@ -45,7 +51,10 @@ class Births:
         if birth:
             self.forget()
             self.wants_birth = False
-        return message, [told for told in map(self._told, message.metrics) if told is not None]
+        told = [each for each in map(self._told, message.metrics) if each is not None]
+        self.seq = message.seq
+        self.bdseq = next((each.value for each in told if each.name == BDSEQ and type(each.value) is int), None)
+        return message, told
 
     def _told(self, metric: Metric) -> Told | None:
         name = metric.name

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocols.model import Batch, Device, Quality
+from protocols.payload.births import Births
 from protocols.payload.formats import Format, format_of_media_type
 from protocols.payload.options import PayloadOptions, PayloadTag
 from protocols.payload.paths import NOTHING
@@ -34,25 +35,27 @@ class Decoder:
         """Why the last payload could not be read as a whole; empty where it could."""
 
     @property
-    def wants_birth(self) -> bool:
-        """Sparkplug: a message leant on a birth that was not read. False again from the next birth on."""
+    def births(self) -> Births | None:
+        """What Sparkplug births told; None for every other format."""
         reader = self._reader(Format.SPARKPLUG)[0] if self._options.format is Format.SPARKPLUG else None
-        return isinstance(reader, SparkplugReader) and reader.births.wants_birth
-
-    def forget_birth(self) -> None:
-        """Sparkplug: what the last birth told counts no more."""
-        reader = self._reader(Format.SPARKPLUG)[0] if self._options.format is Format.SPARKPLUG else None
-        if isinstance(reader, SparkplugReader):
-            reader.births.forget()
+        return reader.births if isinstance(reader, SparkplugReader) else None
 
     def decode(
-        self, payload: bytes, now_ns: int, *, media_type: str = "", format: Format | None = None, birth: bool = False
+        self,
+        payload: bytes,
+        now_ns: int,
+        *,
+        media_type: str = "",
+        format: Format | None = None,
+        birth: bool = False,
+        is_old: bool = False,
     ) -> list[Batch]:
         """The batches of one payload that arrived at ``now_ns`` (UTC, nanoseconds). Never raises for content.
 
         ``format`` is one that the transport said (a CoAP content format); it and ``media_type`` count where the options
-        say auto. ``birth`` says that a Sparkplug payload is an NBIRTH or DBIRTH. Empty where the payload has no tag of
-        this device and what is missing is kept.
+        say auto. ``birth`` says that a Sparkplug payload is an NBIRTH or DBIRTH. ``is_old`` says that the payload was kept
+        for us (a retained message): what carries no time of its own is then the last usable value, not a good one. Empty
+        where the payload has no tag of this device and what is missing is kept.
         """
         self.trouble = ""
         try:
@@ -61,11 +64,14 @@ class Decoder:
             self.trouble = str(trouble)
             return self.bad(trouble.quality, now_ns)
         kept: list[Reading] = []
-        for reading in readings:
-            if reading[1] is not NOTHING:
-                kept.append(reading)
-            elif not self._is_partial:
-                kept.append((reading[0], None, Quality.BAD_NODE_ID_UNKNOWN, reading[3]))
+        for slot, raw, quality, time_ns in readings:
+            if raw is NOTHING:
+                if not self._is_partial:
+                    kept.append((slot, None, Quality.BAD_NODE_ID_UNKNOWN, time_ns))
+            elif is_old and quality == Quality.GOOD and time_ns == now_ns:
+                kept.append((slot, raw, Quality.UNCERTAIN_LAST_USABLE_VALUE, now_ns))
+            else:
+                kept.append((slot, raw, quality, time_ns))
         return self._composer.batches(kept)
 
     def bad(self, quality: Quality, now_ns: int) -> list[Batch]:

@@ -7,6 +7,7 @@ what has to search is searched in small documents only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ NOTHING: Final = object()
 Find = Callable[[Any], Any]  # Any: JSON
 """``find(document)`` is the one value, or NOTHING. Raises Undecodable where there are several, or the search is too long."""
 
+COMPILED_AT_MOST: Final = 4096
 MAX_SEARCHED: Final = 10_000
 """Values of a document that is searched."""
 _ADVICE: Final = "write a JSONPath such as $.env.temperature, $.values[0] or $.sensors[?@.id=='t1'].value"
@@ -29,8 +31,9 @@ _ENVIRONMENT: Final = JSONPathEnvironment(strict=True)
 _SEARCHES: Final = (NameSelector, IndexSelector, SliceSelector, WildcardSelector, Filter)
 
 
+@lru_cache(maxsize=COMPILED_AT_MOST)
 def compile_path(text: str) -> Find:
-    """Raises BadPlace."""
+    """Raises BadPlace. Equal paths are compiled once: a thousand devices of one description share them."""
     path = _parsed(text)
     keys = straight(path)
     if keys is not None:
