@@ -20,7 +20,9 @@ from gateway import config, control, links
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.config.drivers import Drivers, installed
+from gateway.config.faces import AnyFace
 from gateway.connections import Connection
+from gateway.faces.modbus import ModbusServer
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
@@ -53,6 +55,14 @@ class _Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class _Shown:
+    """A running face and the task that keeps it."""
+
+    status: links.Status
+    task: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Parts:
     """What an uplink is made of, beside its options."""
 
@@ -79,12 +89,14 @@ class Appliance:
         self.commands = Gate(self._connection_of, self._record, clock)
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
+        self._faces: dict[str, _Shown] = {}
         self._site: model.Site | None = None
 
     @property
     def statuses(self) -> list[links.Status]:
-        """How each connection and each uplink is, connections first."""
-        return [line.connection.status for line in self._lines.values()] + [one.status for one in self._deliveries.values()]
+        """How each connection, each uplink and each face is, in this order."""
+        lines = [line.connection.status for line in self._lines.values()]
+        return lines + [one.status for one in self._deliveries.values()] + [one.status for one in self._faces.values()]
 
     @property
     def scan_stats(self) -> dict[str, ScanStats]:
@@ -94,6 +106,8 @@ class Appliance:
     async def apply(self, site: model.Site) -> None:
         """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
         change = config.compare(self._site or _nothing_of(site), site)
+        for name in (*change.faces.removed, *change.faces.changed):
+            await self._stop_face(name)
         for name in (*change.connections.removed, *change.connections.changed):
             await self._stop_connection(name)
         for name in (*change.uplinks.removed, *change.uplinks.changed):
@@ -105,10 +119,15 @@ class Appliance:
         for uplink in site.uplinks:
             if uplink.name not in change.uplinks.unchanged:
                 self._start_uplink(uplink, site.gateway)
+        for face in site.faces:
+            if face.name not in change.faces.unchanged:
+                self._start_face(face)
         self._site = site
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
+        for name in list(self._faces):
+            await self._stop_face(name)
         for name in list(self._lines):
             await self._stop_connection(name)
         for name in list(self._deliveries):
@@ -157,6 +176,16 @@ class Appliance:
         await cancel(delivery.task)
         log.info("uplink_stopped", name=name)
 
+    def _start_face(self, face: AnyFace) -> None:
+        status = links.Status("face", face.name)
+        server = ModbusServer(face, self.latest, self.commands, status, self._clock)
+        task = self._tasks.create_task(links.keep(server.session, status, clock=self._clock), name=f"face {face.name}")
+        self._faces[face.name] = _Shown(status, task)
+
+    async def _stop_face(self, name: str) -> None:
+        await cancel(self._faces.pop(name).task)
+        log.info("face_stopped", name=name)
+
     def _forget_readers(self, keep: set[str]) -> None:
         """Nothing waits any more for uplinks that are not configured, also for those of a document before the last start."""
         for name, lanes in self.journal.ledger().readers.items():
@@ -188,7 +217,7 @@ _UPLINKS: dict[type, _MakeUplink] = {model.SparkplugUplink: _sparkplug, model.Pl
 
 def _nothing_of(site: model.Site) -> model.Site:
     """What runs before anything does."""
-    return msgspec.structs.replace(site, connections=(), uplinks=())
+    return msgspec.structs.replace(site, connections=(), uplinks=(), faces=())
 
 
 @asynccontextmanager

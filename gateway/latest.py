@@ -69,6 +69,11 @@ class Latest:
     def devices(self) -> Sequence[Device]:
         return [standing.device for standing in self._standings.values()]
 
+    def device(self, name: str) -> Device | None:
+        """The device of this name, as it is configured now."""
+        standing = self._standings.get(name)
+        return standing.device if standing else None
+
     def batches(self, device: Device) -> Sequence[Batch]:
         """The last values of every tag of ``device``: one batch for each column kind it has, copied."""
         standing = self._standings[device.name]

@@ -38,6 +38,7 @@ LATER: Final = {
     "consume": _Later("gateway.cli.consume", "consume"),
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
     "journal": _Later("gateway.cli.journal", "journal"),
+    "register-map": _Later("gateway.cli.faces", "register_map"),
 }
 
 

@@ -19,7 +19,9 @@ from gateway.config import budget
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
 from gateway.config.explain import did_you_mean, fields_of
+from gateway.config.faces import networks
 from gateway.config.model import COMMANDS, MqttUplink, PlainMqttUplink, Site, SparkplugUplink
+from gateway.config.register_map import problems as register_problems
 from protocols.contract import Driver, Problem
 from protocols.model import Device
 from protocols.tls import Tls
@@ -36,6 +38,7 @@ def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
         found.extend(problem for problem in problems if problem.path not in named)
         if not any(problem.severity == "error" for problem in problems):
             right.append(options)
+    found.extend(_faces(site, [device for options in right for device in drivers[options.__struct_config__.tag].devices(options)]))
     found.extend(_outage_budget(site, right, drivers))
     return in_order(found)
 
@@ -82,6 +85,34 @@ def error(path: tuple[str | int, ...], message: str, advice: str) -> Problem:
     return Problem(show(path), message, advice)
 
 
+# Faces
+
+
+def _faces(site: Site, devices: list[Device]) -> Iterator[Problem]:
+    ports: dict[int, str] = {site.telemetry.metrics_port: "telemetry.metrics_port"}
+    for at, face in enumerate(site.faces):
+        path = ("faces", at)
+        try:
+            networks(face.clients)
+        except ValueError as reason:
+            yield error((*path, "clients"), f"this is neither an address nor a network: {reason}", "write 192.0.2.7 or 192.0.2.0/24")
+        if face.clients == type(face)(name="face").clients and not _is_loopback(face.host):
+            advice = "write clients: the addresses or networks of those who may"
+            yield warning((*path, "clients"), f"it listens on {face.host}, and nobody but this machine may connect", advice)
+        if face.port and ports.setdefault(face.port, show((*path, "port"))) != show((*path, "port")):
+            yield error((*path, "port"), f"{ports[face.port]} is {face.port} too", "give each its own port")
+        if len(devices) == sum(1 for _ in _devices(site)):  # a connection that is wrong is said already
+            for problem in register_problems(face, devices):
+                yield msgspec.structs.replace(problem, path=f"{show(path)}.{problem.path}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 # Connections
 
 
@@ -95,6 +126,7 @@ def _names(site: Site) -> Iterator[Problem]:
     yield from _unique("connection", [(("connections", at, "name"), one.name) for at, one in enumerate(site.connections)])
     yield from _unique("device", [((*path, "name"), device.name) for path, device in _devices(site)])
     yield from _unique("uplink", [(("uplinks", at, "name"), one.name) for at, one in enumerate(site.uplinks)])
+    yield from _unique("face", [(("faces", at, "name"), one.name) for at, one in enumerate(site.faces)])
     for path, device in _devices(site):
         if device.name == COMMANDS:
             yield error((*path, "name"), f"{COMMANDS} is what outcomes of commands are recorded under", "give the device another name")

@@ -17,7 +17,7 @@ from gateway.config.model import Site
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Names of connections or of uplinks, each in exactly one place, in the order of the documents."""
+    """Names of connections, of uplinks or of faces, each in exactly one place, in the order of the documents."""
 
     unchanged: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -31,13 +31,14 @@ class Change:
 
     connections: Parts
     uplinks: Parts
+    faces: Parts
     sections: tuple[str, ...]
     """The other keys of the site that differ: ``gateway``, ``journal``, ``telemetry``, ``outage_budget_s``."""
 
     @property
     def nothing(self) -> bool:
         """True if the two sites are equal."""
-        rest = (self.connections, self.uplinks)
+        rest = (self.connections, self.uplinks, self.faces)
         return not self.sections and not any(part.added or part.removed or part.changed for part in rest)
 
 
@@ -46,11 +47,13 @@ def compare(old: Site, new: Site) -> Change:
     sections = tuple(
         one.name
         for one in msgspec.structs.fields(Site)
-        if one.name not in ("connections", "uplinks") and getattr(old, one.name) != getattr(new, one.name)
+        if one.name not in ("connections", "uplinks", "faces") and getattr(old, one.name) != getattr(new, one.name)
     )
+    connections = _parts(old.connections, new.connections, all_changed=False)
     return Change(
-        connections=_parts(old.connections, new.connections, all_changed=False),
+        connections=connections,
         uplinks=_parts(old.uplinks, new.uplinks, all_changed="gateway" in sections),
+        faces=_parts(old.faces, new.faces, all_changed=bool(connections.added or connections.removed or connections.changed)),
         sections=sections,
     )
 

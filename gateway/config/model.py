@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.config.faces import AnyFace
 from protocols.secret import Secret
 from protocols.tls import Tls
 
@@ -141,6 +142,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         tuple[Any, ...], Meta(max_length=10_000, description="Ways to reach field equipment; each one of the drivers' Structs.")
     ] = ()  # Any: the drivers' Structs are known only at run time
     uplinks: Annotated[tuple[Uplink, ...], Meta(max_length=32, description="Who receives the journal's records.")] = ()
+    faces: Annotated[tuple[AnyFace, ...], Meta(max_length=32, description="How PLCs and SCADA see the gateway's tags.")] = ()
     outage_budget_s: Annotated[
         float,
         Meta(

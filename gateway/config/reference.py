@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.config.drivers import Drivers, installed, usable
 from gateway.config.explain import members_of
+from gateway.config.faces import AnyFace
 from gateway.config.load import SECRETS
 from gateway.config.model import Site, Uplink
 from gateway.config.options import Option, Shape, options_of, spoken, summary, tag_of
@@ -30,9 +31,9 @@ def reference(*, drivers: Drivers | None = None) -> str:
     """The page, Markdown."""
     used = usable(installed() if drivers is None else drivers)
     connections = [driver.options for _, driver in sorted(used.items())]
-    below_site = [one for option in options_of(Site) if option.key != "uplinks" for one in option.shapes]
+    below_site = [one for option in options_of(Site) if not option.several for one in option.shapes]
     order = all_shapes([Site, *below_site])[: 1 + len(below_site)]
-    rest = [one for one in all_shapes([Site, *connections, *members_of(Uplink)]) if one not in order]
+    rest = [one for one in all_shapes([Site, *connections, *members_of(Uplink), *members_of(AnyFace)]) if one not in order]
     titles = {shape: _title(shape) for shape in [*order, *rest]}
     titles |= {option.shapes[0]: option.key for option in options_of(Site) if len(option.shapes) == 1}
     kinds = {"connections": connections}
@@ -40,8 +41,8 @@ def reference(*, drivers: Drivers | None = None) -> str:
 
 
 def _arranged(first: list[Shape], connections: list[Shape], rest: list[Shape]) -> list[Shape]:
-    """Site, connections and what is below them, uplinks, then what both use."""
-    uplinks = list(members_of(Uplink))
+    """Site, connections and what is below them, uplinks, faces, then what they share."""
+    uplinks = [*members_of(Uplink), *members_of(AnyFace)]
     field = [one for one in all_shapes(connections) if one in rest]
     shared = [one for one in field if one in all_shapes(uplinks)]
     own = [one for one in field if one not in shared]

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gateway.config.drivers import Drivers, installed, usable
-from gateway.config.explain import choices, expectation, members_of
-from gateway.config.model import Site, Uplink
+from gateway.config.explain import choices, expectation
+from gateway.config.model import Site
 from gateway.config.options import Option, Shape, options_of, scalar, spoken, summary, tag_of
 
 WIDTH: Final = 118
@@ -25,6 +25,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "SparkplugUplink.host": "broker.example.com",
     "PlainMqttUplink.name": "historian",
     "PlainMqttUplink.host": "10.0.0.5",
+    "ModbusFace.name": "scada",
     "Broker.host": "broker-2.example.com",
     "serial_port": "/dev/ttyS{n}",
     "host": "192.168.10.2{n}",
@@ -56,8 +57,8 @@ def sample(*, drivers: Drivers | None = None) -> str:
         writer.gap()
         if option.key == "connections":
             writer.entries(option, [one.options for _, one in sorted(used.items(), key=_network_first)])
-        elif option.key == "uplinks":
-            writer.entries(option, list(members_of(Uplink)))
+        elif option.several and option.shapes:
+            writer.entries(option, list(option.shapes))
         elif option.shapes:
             writer.section(option)
         else:

@@ -22,14 +22,14 @@ def to_bytes(value: Value, tag: config.Tag, wire: Wire) -> bytes:
     if wire.raw is Kind.BOOL:
         return bytes((_truth(value),))
     if wire.raw in (Kind.STRING, Kind.BYTES):
-        return _placed(_text(value, tag, wire), wire)
+        return placed(_text(value, tag, wire), wire)
     number = bounded_number(value, tag)
     if wire.raw is Kind.FLOAT32 or wire.raw is Kind.FLOAT64:
-        return _placed(_float(number, tag, wire), wire)
-    return _placed(_integer(number, tag, wire), wire)
+        return placed(_float(number, tag, wire), wire)
+    return placed(_integer(number, tag, wire), wire)
 
 
-def _placed(ordered: bytes, wire: Wire) -> bytes:
+def placed(ordered: bytes, wire: Wire) -> bytes:
     """Bytes in decoding order, put where they lie on the wire."""
     if len(wire.order) == 1:
         return ordered

@@ -105,10 +105,14 @@ class Holdfast:
 
     def ask(self, *arguments: str) -> list[dict[str, Any]]:  # Any: JSON
         """What ``holdfast journal ...`` prints."""
-        command = [sys.executable, "-m", "gateway", "journal", arguments[0], str(self.site_file), *arguments[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        said = self.command("journal", arguments[0], str(self.site_file), *arguments[1:])
+        return [json.loads(line) for line in said.splitlines()]
+
+    def command(self, *arguments: str) -> str:
+        """What ``holdfast ...`` prints; it must end well."""
+        done = subprocess.run([sys.executable, "-m", "gateway", *arguments], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return done.stdout
 
     def metrics(self, port: int) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.peers.compiled import compiled
-from tests.peers.program import Program
+from tests.peers.program import PeerFailed, Program
 
 Table = Literal["coil", "discrete", "input", "holding"]
 Framing = Literal["tcp", "rtu-tcp"]
@@ -105,3 +105,34 @@ def registers(kind: str, value: float) -> list[int]:
     """``value`` as registers, high byte and high word first: ``kind`` is a struct letter (``f d h H i I q Q``)."""
     raw = struct.pack(f">{kind}", value if kind in "fd" or math.isnan(value) else int(value))
     return list(struct.unpack(f">{len(raw) // 2}H", raw))
+
+
+class Refused(Exception):
+    """The server answered with an exception, or not at all; the text is libmodbus' own."""
+
+
+class LibmodbusClient(Program):
+    """``async with LibmodbusClient(port) as client``: a client on libmodbus, to test servers with."""
+
+    def __init__(self, port: int, unit: int = 1) -> None:
+        super().__init__(compiled("libmodbus_client.c", "libmodbus"), str(port), str(unit))
+
+    async def read(self, table: Table, address: int, count: int = 1) -> list[int]:
+        return [int(word) for word in await self._said(f"read {table} {address} {count}")]
+
+    async def write(self, table: Literal["coil", "holding"], address: int, *values: int) -> None:
+        """By function 5 or 6 where it is one value, else 15 or 16."""
+        await self._said(f"write {table} {address} {' '.join(map(str, values))}")
+
+    async def talk_to(self, unit: int) -> None:
+        await self._said(f"unit {unit}")
+
+    async def again(self) -> None:
+        """Connect anew."""
+        await self._said("again")
+
+    async def _said(self, command: str) -> list[str]:
+        try:
+            return await self.ask(command)
+        except PeerFailed as error:
+            raise Refused(str(error)) from None

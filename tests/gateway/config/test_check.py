@@ -46,7 +46,33 @@ def mqtt(name: str, rest: str = "", kind: str = "mqtt", host: str = "localhost")
     return f"  - {{name: {name}, type: {kind}, host: {host}{', ' + rest if rest else ''}}}\n"
 
 
+def face(rest: str = "", name: str = "scada") -> str:
+    return f"faces:\n  - {{name: {name}, type: modbus-server{', ' + rest if rest else ''}}}\n"
+
+
 RULES = [
+    (face("clients: [everybody]"), "faces[0].clients", "error", "neither an address nor a network"),
+    (face("host: 192.0.2.1"), "faces[0].clients", "warning", "nobody but this machine"),
+    (face("registers: [{device: d, tag: t, at: 'input:0'}]"), "faces[0].registers[0].device", "error", "there is no device 'd'"),
+    (
+        "connections:\n" + tcp("a", "h", boxes("d", tags=TAG)) + face("registers: [{device: d, tag: u, at: 'input:0'}]"),
+        "faces[0].registers[0].tag",
+        "error",
+        "has no tag 'u'",
+    ),
+    (
+        "connections:\n" + tcp("a", "h", boxes("d", tags=TAG)) + face("registers: [{device: d, tag: t, at: 'holding:7.3'}]"),
+        "faces[0].registers[0].at",
+        "error",
+        "no bits of registers",
+    ),
+    (
+        "connections:\n" + tcp("a", "h", boxes("d", tags=TAG)) + face("registers: [{device: d, tag: t, at: 'nowhere'}]"),
+        "faces[0].registers[0].at",
+        "error",
+        "is not an address",
+    ),
+    (face("port: 1502") + "  - {name: two, type: modbus-server, port: 1502}\n", "faces[1].port", "error", "faces[0].port is 1502 too"),
     ("connections:\n" + tcp("a", "h") + tcp("a", "i"), "connections[1].name", "error", "there are two connections 'a'"),
     ("connections:\n" + tcp("a", "h") + tcp("A", "i"), "connections[1].name", "warning", "only in upper and lower case"),
     (
