@@ -1,0 +1,109 @@
+"""Every template is proven: the real driver plans its tags, libmodbus serves its recorded registers, and what is read is what
+was recorded.
+
+All templates are read over one connection for each server, each as a unit id of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from protocols.modbus.check import check
+from protocols.model import Quality
+from protocols.templates.library import own, sources
+from tests.peers.libmodbus import LibmodbusServer
+from tests.protocols.templates.proof import UNITS, Reading, connection, covered, device, quick, read, serve
+
+LIBRARY = own()
+FIXED = [template for template in LIBRARY.find() if not template.walk]
+NAMES = [template.name for template in FIXED]
+Readings = dict[str, dict[str, Reading]]
+
+
+@pytest.fixture(scope="module")
+def readings() -> Readings:
+    """What every template reads from its own recorded registers."""
+    return asyncio.run(_readings())
+
+
+async def _readings() -> Readings:
+    found: Readings = {}
+    for first in range(0, len(FIXED), UNITS):
+        mine = FIXED[first : first + UNITS]
+        async with LibmodbusServer(units=range(1, len(mine) + 1)) as server:
+            rows = []
+            for unit, template in enumerate(mine, start=1):
+                assert template.recorded is not None
+                await serve(server, unit, template.recorded)
+                rows.append(quick(device(template, template.name.replace("/", "."), unit)))
+            found |= await read(connection(rows, server.port))
+    return {name: found[name.replace("/", ".")] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reads_what_was_recorded(name: str, readings: Readings) -> None:
+    """Each tag is good and has the recorded value; there is no tag without one and no value without a tag."""
+    template = LIBRARY[name]
+    assert template.recorded is not None
+    wrong = {tag: (value, quality) for tag, (value, quality) in readings[name].items() if quality is not Quality.GOOD}
+    assert not wrong
+    seen = {tag: value for tag, (value, _) in readings[name].items()}
+    expected = {tag: template.recorded.values[tag] for tag in seen}
+    assert {tag: (value, expected[tag]) for tag, value in seen.items() if not equal(value, expected[tag])} == {}
+
+
+def equal(seen: Any, recorded: Any) -> bool:  # Any: numbers, text, bools
+    if isinstance(recorded, bool | str):
+        return bool(seen == recorded) and type(seen) is type(recorded)
+    return math.isclose(seen, recorded, rel_tol=1e-6, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_wrong_with_it(name: str) -> None:
+    """Its device passes the driver's check without an error and without a warning, and its example covers every tag."""
+    template = LIBRARY[name]
+    made = device(template, "one", 1)
+    assert check(connection([made], 502)) == []
+    assert covered(template, made) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_facts_have_a_source(name: str) -> None:
+    """Its sources are known ones; what is said to be confirmed cannot be more than there is."""
+    template = LIBRARY[name]
+    assert template.sources
+    assert set(template.sources) <= set(sources())
+    assert template.confirmed <= len(template.tags)
+    assert not template.confirmed or len(template.sources) > 1 or "; " in template.sources.get("manual", "")
+
+
+def test_there_are_enough() -> None:
+    """At least sixty products are described."""
+    assert len(FIXED) >= 60
+
+
+def test_the_proof_bites() -> None:
+    """A value that differs in the last figure shown is not taken for equal."""
+    assert equal(230.4, 230.4000001)
+    assert not equal(230.4, 230.5)
+    assert not equal(1, True)
+    assert not equal(0.0, 0.1)
+
+
+def test_templates_speak_one_language() -> None:
+    """The same quantity has the same unit in every energy meter."""
+    units: dict[str, set[str]] = {}
+    for template in FIXED:
+        if template.kind == "energy meter":
+            for tag in template.tags:
+                units.setdefault(tag.name, set()).add(str(tag.options.get("unit", "")))
+    assert {name: found for name, found in units.items() if len(found) > 1} == {}
+
+
+def test_every_family_is_used() -> None:
+    """No product is without a tag, and no family has a tag that none of its products has."""
+    assert [template.name for template in FIXED if not template.tags] == []
