@@ -68,14 +68,15 @@ class Account:
 
     async def begin(self) -> None:
         self._at, self._rounds, self._before = time.monotonic(), sum(await self.plant.field.rounds()), await self.watch.punctuality()
+        self._starved_s = self.watch.starved_s
 
     async def end(self) -> None:
         """The fault is over: scanning went on all the while, by the field's account and by the gateway's."""
         took_s, rounds = time.monotonic() - self._at, sum(await self.plant.field.rounds()) - self._rounds
         self.seen = (await self.watch.punctuality()).since(self._before)
-        self.scans, self.full_s = rounds, took_s
-        due = (took_s / self.plant.plan.scan_s - 1) * self.plant.plan.devices
-        assert rounds >= 0.95 * due, f"the field was scanned {rounds} times in {took_s:.1f} s, {due:.0f} were due"
+        self.scans, self.full_s, self.starved_s = rounds, took_s, self.watch.starved_s - self._starved_s
+        due = ((took_s - self.starved_s) / self.plant.plan.scan_s - 1) * self.plant.plan.devices
+        assert rounds >= 0.95 * due, f"the field was scanned {rounds} times in {took_s:.1f} s, {due:.0f} were due; {self.starved_s=:.1f}"
 
     def judge(self, verdict: Verdict, healing_s: float, **more: float | str) -> None:
         record(
@@ -85,6 +86,7 @@ class Account:
             on_time=round(self.seen.share(ON_TIME_S), 5),
             lateness_p99_s=self.seen.p99_s(),
             missed=self.seen.missed,
+            starved_s=round(self.starved_s, 2),
             answers=self.watch.answers,
             slowest_answer_s=round(self.watch.slowest_s, 2),
             healing_s=round(healing_s, 2),

@@ -16,6 +16,8 @@ from typing import Any, Final, Self
 from tests.faults.rig import UPLINK, Rig
 
 LOOK_EVERY_S: Final = 0.1
+LONG_WAIT_S: Final = 0.1
+"""Of the gateway for a processor, between two looks: what can make a scan late that others should not have delayed."""
 LATENESS: Final = re.compile(r'^holdfast_scan_lateness_seconds_bucket\{connection="[^"]+",le="([^"]+)"\} (\S+)$', re.MULTILINE)
 MISSED: Final = re.compile(r"^holdfast_scans_missed_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
@@ -65,11 +67,15 @@ class Watch:
         """Each trouble that was told, once for each time that it came."""
         self.most_bytes = 0
         """Resident memory of the gateway, at its highest while watched."""
+        self.starved_s = 0.0
+        """How long others kept the gateway from a processor, in long waits: no scan begins meanwhile, and that is the machine's doing."""
+        self._waited_s = plant.waited_s()
 
     async def look(self) -> None:
         """Ask for the ledger and the metrics once."""
         began = time.monotonic()
         before = self.ledger.get("trouble", "")
+        self._count_waiting()
         self.ledger = await self._plant.stat()
         await self.metrics()
         self.slowest_s = max(self.slowest_s, time.monotonic() - began)
@@ -109,6 +115,11 @@ class Watch:
             await self.look()
             await asyncio.sleep(0.02)
         return time.monotonic() - began
+
+    def _count_waiting(self) -> None:
+        before, self._waited_s = self._waited_s, self._plant.waited_s()
+        if self._waited_s - before > LONG_WAIT_S:
+            self.starved_s += self._waited_s - before
 
     async def _keep_looking(self) -> None:
         while True:
