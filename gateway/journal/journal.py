@@ -110,6 +110,8 @@ class Journal:
         self._committing = False
         self._again = False
         self._soon = False
+        self._idle = True
+        """Nothing was stored since the house was last looked after."""
         self._failed = False
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -231,12 +233,14 @@ class Journal:
                     await self._clock.sleep_until(due)
 
     async def _keep_house(self) -> None:
-        """Age, space, and accounts that changed while nothing was stored."""
+        """Age, space, and accounts that changed, where nothing was stored meanwhile: each commit sees to them as well."""
         while True:
             await self._clock.sleep_until(self._clock.monotonic() + IDLE_S)
-            await self._loop.run_in_executor(self._writer, self._store.look, self._clock)
-            if any(state.book.dirty for state in self._lanes.values()):
-                self._flush()
+            if self._idle:
+                await self._loop.run_in_executor(self._writer, self._store.look, self._clock)
+                if any(state.book.dirty for state in self._lanes.values()):
+                    self._flush()
+            self._idle = True
 
     def _flush_soon(self) -> None:
         self._soon = False
@@ -248,7 +252,7 @@ class Journal:
         if self._committing:
             self._again = True
             return
-        self._committing, self._again, self._gathered_bytes = True, False, 0
+        self._committing, self._again, self._idle, self._gathered_bytes = True, False, False, 0
         groups: dict[Lane, Group | None] = {}
         for lane, state in self._lanes.items():
             if state.gathered:
@@ -498,7 +502,7 @@ class Reader:
         return await self._journal.read(lane, first, max_records=max_records, max_bytes=max_bytes, last=last)
 
     def acknowledge(self, lane: Lane, first: int, last: int) -> None:
-        """``first`` to ``last`` have been delivered, or told as lost: any span, in any order. Durable about a second later, or at close."""
+        """``first`` to ``last`` have been delivered, or told as lost: any span, in any order. Durable within two seconds, or at close."""
         state = self._journal._lanes[lane]
         state.book.acknowledge(self.name, first, min(last, state.head - 1))
 

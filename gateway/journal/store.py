@@ -39,6 +39,7 @@ RESERVE_BYTES: Final = 256 * 1024
 COMMIT_BYTES: Final = 4 * PAGE
 """What a commit takes besides its records: pages that are only partly new."""
 LOOK_BYTES: Final = 4 * 1024 * 1024
+LOOK_EVERY_S: Final = 1.0
 PLAUSIBLE_S: Final = 1_577_836_800
 """1 January 2020: a wall clock before it was never set."""
 
@@ -66,6 +67,7 @@ class Store:
         self._budget = 0
         """Bytes that may be written before the files have to be looked at again."""
         self._trusted: TrustedTime | None = None
+        self._looked_at = float("-inf")
 
     # opening
 
@@ -143,6 +145,8 @@ class Store:
 
     def commit(self, groups: dict[Lane, Group | None], clock: Clock) -> dict[Lane, StorageError | None]:
         """Make each lane's group durable. What went wrong stands in the answer, by lane."""
+        if clock.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            self.look(clock)
         moment = self._now(clock)
         need = sum(2 * group.bytes + COMMIT_BYTES for group in groups.values() if group is not None)
         if need > self._budget:
@@ -193,8 +197,9 @@ class Store:
     # room
 
     def look(self, clock: Clock) -> None:
-        """Age, space and what was put off: call it about once a second."""
+        """Age, space and what was put off: about once a second. Commits call it themselves; where none come, somebody has to."""
         moment = self._now(clock)
+        self._looked_at = moment.monotonic
         for chain in self.chains.values():
             chain.mend_files(moment.monotonic)
         age_ns = int(self.options.max_age_s * 1e9)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -46,6 +47,33 @@ async def test_what_was_appended_is_there_after_a_restart(tmp_path: Path) -> Non
     assert [(each.epoch, each.seq) for each in found if isinstance(each, Record)] == stored
     assert isinstance(found[4], Record)
     assert found[4].batch.value.tolist() == batch(4).value.tolist()
+    await journal.close()
+
+
+async def test_what_was_acknowledged_is_stored_although_nothing_follows(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = await Journal.open(options(tmp_path / "one"), clock=clock)
+    await journal.append(batch(0))
+    journal.reader("cloud").acknowledge(Lane.TELEMETRY, 1, 1)
+    for _ in range(2):
+        await clock.advance(1.0)
+        await journal.verify()  # goes through the writer's queue, behind what is under way
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    await journal.close()
+
+    journal = await Journal.open(options(tmp_path / "two"), clock=clock)
+    assert journal.reader("cloud").pending(Lane.TELEMETRY) == ()
+    await journal.close()
+
+
+async def test_age_and_space_are_looked_after_while_records_flow(tmp_path: Path) -> None:
+    """No second goes by without a commit: they have to do it."""
+    clock = ManualClock()
+    journal = await Journal.open(msgspec.structs.replace(options(tmp_path), max_age_s=40.0), clock=clock)
+    for n in range(100):
+        await journal.append(batch(n))
+        await clock.advance(0.7)
+    assert 1 < journal.ledger().lanes["telemetry"].first < 80
     await journal.close()
 
 
