@@ -47,7 +47,10 @@ def problems_of_tag(tag: PayloadTag, options: PayloadOptions, path: str) -> Iter
 
 def place_problem(tag: PayloadTag, options: PayloadOptions) -> BadPlace | None:
     """Why ``tag.at`` cannot be read; None where it can. With auto it has to make sense in one format at least."""
-    formats = (Format.JSON, Format.SENML_JSON, Format.TEXT) if options.format == "auto" else (options.format,)
+    if options.format == "auto":
+        formats: tuple[Format, ...] = (Format.JSON,) if tag.at.startswith("$") or not tag.at else (Format.SENML_JSON,)
+    else:
+        formats = (options.format,)
     first: BadPlace | None = None
     for format in formats:
         try:

@@ -33,6 +33,8 @@ class Decoder:
         self._is_partial = options.missing == "keep" or options.format is Format.SPARKPLUG
         self.trouble = ""
         """Why the last payload could not be read as a whole; empty where it could."""
+        self.absent: list[int] = []
+        """Slots that the last payload lacked, unless what is missing is kept."""
 
     @property
     def births(self) -> Births | None:
@@ -58,6 +60,7 @@ class Decoder:
         where the payload has no tag of this device and what is missing is kept.
         """
         self.trouble = ""
+        self.absent = []
         try:
             readings = self._readings(payload, now_ns, media_type, format, birth)
         except Undecodable as trouble:
@@ -67,6 +70,7 @@ class Decoder:
         for slot, raw, quality, time_ns in readings:
             if raw is NOTHING:
                 if not self._is_partial:
+                    self.absent.append(slot)
                     kept.append((slot, None, Quality.BAD_NODE_ID_UNKNOWN, time_ns))
             elif is_old and quality == Quality.GOOD and time_ns == now_ns:
                 kept.append((slot, raw, Quality.UNCERTAIN_LAST_USABLE_VALUE, now_ns))

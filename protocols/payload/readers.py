@@ -35,7 +35,7 @@ class Reader(Protocol):
 def sum_place(at: str) -> tuple[str, bool]:
     """A SenML place: the record's full name, and whether its sum is meant (``name#sum``)."""
     name, marked, word = at.partition("#")
-    if not name or (marked and word != "sum"):
+    if not name or not senml.NAME_CHARACTERS.issuperset(name) or (marked and word != "sum"):
         raise BadPlace(f"{at!r} names no SenML record", "write the record's full name (base name and name), with #sum for its sum")
     return name, bool(marked)
 

@@ -23,7 +23,7 @@ LABELS: Final[dict[int, str]] = dict(
 )
 """CBOR's numbers for the labels (table 4)."""
 _NUMBERS: Final = ("bt", "bv", "bs", "v", "s", "t")
-_NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-:./_")
+NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-:./_")
 _LONGEST_NAME: Final = 1024
 
 
@@ -58,7 +58,7 @@ def _records(pack: list[Any], now_ns: int, binary: bool) -> Iterator[Record]:  #
             if label in record:
                 base[label] = record[label]
         name = base["bn"] + record.get("n", "")
-        if not name or len(name) > _LONGEST_NAME or not _NAME.issuperset(name) or name[0] in "-:./_":
+        if not name or len(name) > _LONGEST_NAME or not NAME_CHARACTERS.issuperset(name) or name[0] in "-:./_":
             raise Undecodable(f"record {number} has the name {name[:80]!r}, which SenML does not allow")
         value = _value(record, base, number, binary)
         has_base_sum = has_base_sum or "bs" in record

@@ -1,0 +1,1 @@
+"""MQTT in: devices that publish to a broker."""
