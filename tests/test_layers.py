@@ -47,8 +47,8 @@ WALLS: Final = (
 
 KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "pymodbus": ("protocols.modbus", "gateway.demo.plant", "tests"),
-    "aiomqtt": ("gateway.uplink.mqtt", "gateway.consume", "tests"),
-    "paho": ("gateway.uplink.mqtt", "gateway.consume", "tests"),
+    "aiomqtt": ("protocols.mqtt", "gateway.uplink.mqtt", "gateway.consume", "tests"),
+    "paho": ("protocols.mqtt", "gateway.uplink.mqtt", "gateway.consume", "tests"),
     "apsw": ("gateway.journal", "tests"),
     "amqtt": ("gateway.demo.broker", "tests"),
     "rich": ("gateway.demo", "tests"),
