@@ -39,6 +39,7 @@ LATER: Final = {
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
     "journal": _Later("gateway.cli.journal", "journal"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
+    "template": _Later("gateway.cli.template", "template"),
 }
 
 
