@@ -1,8 +1,8 @@
 """Every test, as two runs of pytest side by side: ``python -m tests``. With arguments there is one run, and they are pytest's.
 
-What attacks a running gateway mostly waits, and has promises of time to see kept; everything else mostly computes, and gives way to
-it. The first run's output comes as it is made, the second's follows it whole; what failed stands at the end once more, and one line for
-each run.
+What attacks a running gateway mostly waits, everything else mostly computes, and both have answers to expect in time: neither is put
+before the other. The first run's output comes as it is made, the second's follows it whole; what failed stands at the end once more,
+and one line for each run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ class Part:
     name: str
     words: tuple[str, ...]
     """What pytest is told, so that the parts have no test in common and miss none, whatever is added."""
-    niceness: int
 
 
 PARTS: Final = (
-    Part("the gateway under faults", ("tests/faults", "--ignore=tests/faults/journal"), niceness=0),
-    Part("everything else", ("--ignore-glob=tests/faults/test_*.py",), niceness=5),
+    Part("the gateway under faults", ("tests/faults", "--ignore=tests/faults/journal")),
+    Part("everything else", ("--ignore-glob=tests/faults/test_*.py",)),
 )
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 FAILED: Final = re.compile(r"(FAILED|ERROR) ")
@@ -45,7 +44,7 @@ class Run:
     def __init__(self, part: Part) -> None:
         pytest_words = (sys.executable, "-m", "pytest", f"--color={'yes' if sys.stdout.isatty() else 'no'}", *part.words)
         self.part = part
-        self._process = start("nice", "-n", str(part.niceness), *pytest_words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process = start(*pytest_words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._said: SimpleQueue[str | None] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
