@@ -63,7 +63,7 @@ def identification_size(pdu: bytes) -> int:
 
 
 class Cutter:
-    """A :class:`protocols.trace.ring.Tap` that hands whole frames to ``take``."""
+    """A :class:`protocols.trace.wire.Tap` that hands whole frames to ``take``."""
 
     def __init__(self, take: Callable[[Frame], None], clock: Clock, *, is_rtu: bool) -> None:
         self._take = take

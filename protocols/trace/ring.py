@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from protocols.clock import Clock
 
@@ -41,27 +41,6 @@ class Frame:
     content: bytes = b""
     trouble: str = ""
     """What is wrong, in words; empty where nothing is."""
-
-
-class Tap(Protocol):
-    """What a wire tells while it is recorded. It is called in the middle of everything: it decides nothing and never raises."""
-
-    def sent(self, content: bytes) -> None: ...
-
-    def received(self, content: bytes) -> None:
-        """Bytes came: a whole frame, a part of one, or several."""
-        ...
-
-    def trouble(self, text: str) -> None: ...
-
-
-@runtime_checkable
-class Recordable(Protocol):
-    """A session whose wire can be recorded. Optional, beside the driver contract."""
-
-    def record(self, take: Callable[[Frame], None] | None) -> None:
-        """Hand every frame from now on to ``take``; None ends that."""
-        ...
 
 
 class Ring:
