@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.peers.compiled import compiled
 
@@ -22,7 +23,9 @@ SKIPS_ALLOWED: Final = "HOLDFAST_SKIPS_ALLOWED"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Structured logs go through the standard library, so that a failing test shows its own and no other's."""
+    """Structured logs go through the standard library, so that a failing test shows its own; no input has to be judged within 200 ms."""
+    settings.register_profile("holdfast", parent=settings(), deadline=None)  # Hypothesis' own limit: a busy machine breaks it
+    settings.load_profile("holdfast")
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer(key_order=["event"])],
         logger_factory=structlog.stdlib.LoggerFactory(),
