@@ -72,13 +72,15 @@ def _described(one: Described, path: str, name: str) -> Iterator[Problem]:
     yield from unique_names(one.tags, f"{path}.tags", "tag of a device")
     yield from payload_problems(one, path)
     yield from _topics(one, path, name)
-    formats: dict[str, str] = {}
+    formats: dict[str, Format | None] = {}
     for at, tag in enumerate(one.tags):
         where = f"{path}.tags[{at}]"
         yield from problems_of_tag(tag, payload_options(one, [tag]), where)
         yield from _tag(tag, one, where, name)
         if tag.topic and formats.setdefault(tag.topic, tag.format) != tag.format:
-            yield error(f"{where}.format", f"another tag of {tag.topic} has the format {formats[tag.topic]!r}", "a topic has one format")
+            yield error(
+                f"{where}.format", f"another tag of {tag.topic} has the format {formats[tag.topic] or one.format}", "a topic has one format"
+            )
     if one.verify and not any(tag.writable for tag in one.tags):
         yield warning(f"{path}.verify", "no tag is writable", "take verify away")
     if not one.silence_s and not one.status_topic and one.format is not Format.SPARKPLUG:

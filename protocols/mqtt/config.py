@@ -26,9 +26,9 @@ class Tag(PayloadTag, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     topic: Annotated[TopicText, Meta(description="Topic of this tag, where it is not the device's; {device} is filled in.")] = ""
     format: Annotated[
-        Format | Literal["", "auto"],
+        Format | None,
         Meta(description="Format of the payloads of topic, where it is not the device's; the same for all tags of a topic."),
-    ] = ""
+    ] = None
     command_topic: Annotated[
         TopicText, Meta(description="Where commands for this tag go, where it is not the device's; {device} is filled in.")
     ] = ""

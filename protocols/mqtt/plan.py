@@ -134,7 +134,7 @@ def _wanted(device: DevicePlan, name: str) -> Iterator[tuple[str, Route]]:
 
 def payload_options(one: Described, tags: Sequence[config.Tag]) -> PayloadOptions:
     """How the payloads of one topic are read: as the device's, but for a format of their own."""
-    own = next((tag.format for tag in tags if tag.format), "")
+    own = next((tag.format for tag in tags if tag.format), None)
     return msgspec.structs.replace(one, format=own, time_at="", records_at="") if own and own != one.format else one
 
 

@@ -16,7 +16,7 @@ from protocols.payload.readers import make_reader
 from protocols.payload.trouble import BadPlace
 from protocols.payload.writing import template_problem
 
-_DOCUMENTS: Final = (Format.JSON, Format.CBOR, "auto")
+_DOCUMENTS: Final = (Format.JSON, Format.CBOR, Format.AUTO)
 _TIMED: Final = (*_DOCUMENTS, Format.CSV, Format.XML, Format.RAW)
 
 
@@ -47,7 +47,7 @@ def problems_of_tag(tag: PayloadTag, options: PayloadOptions, path: str) -> Iter
 
 def place_problem(tag: PayloadTag, options: PayloadOptions) -> BadPlace | None:
     """Why ``tag.at`` cannot be read; None where it can. With auto it has to make sense in one format at least."""
-    if options.format == "auto":
+    if options.format is Format.AUTO:
         formats: tuple[Format, ...] = (Format.JSON,) if tag.at.startswith("$") or not tag.at else (Format.SENML_JSON,)
     else:
         formats = (options.format,)
@@ -64,7 +64,7 @@ def place_problem(tag: PayloadTag, options: PayloadOptions) -> BadPlace | None:
 
 def payload_problems(options: PayloadOptions, path: str) -> Iterator[Problem]:
     """What is wrong with the options of a payload that stand at ``path``."""
-    format = Format.JSON if options.format == "auto" else options.format
+    format = Format.JSON if options.format is Format.AUTO else options.format
     if options.time_at:
         if options.format not in _TIMED:
             yield error(f"{path}.time_at", f"{options.format} has its time in a place of its own, or none", "take time_at away")

@@ -94,7 +94,7 @@ class Decoder:
         return readings
 
     def _format(self, media_type: str, said: Format | None) -> Format:
-        if self._options.format != "auto":
+        if self._options.format is not Format.AUTO:
             return self._options.format
         if said is not None or not media_type:
             return said or Format.JSON

@@ -7,8 +7,9 @@ from typing import Final
 
 
 class Format(StrEnum):
-    """What ``format:`` takes, besides ``auto``."""
+    """What ``format:`` takes. AUTO is none itself: what comes with a payload says which it is."""
 
+    AUTO = "auto"
     JSON = "json"
     CBOR = "cbor"
     SENML_JSON = "senml-json"

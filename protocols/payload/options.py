@@ -46,9 +46,9 @@ class PayloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """How the payloads of one device are read."""
 
     format: Annotated[
-        Format | Literal["auto"],
+        Format,
         Meta(description="auto: by the media type or content format that comes with the payload, json where none does."),
-    ] = "auto"
+    ] = Format.AUTO
     records_at: Annotated[
         str,
         Meta(

@@ -246,5 +246,7 @@ def make_reader(format: Format, places: Sequence[Place], options: PayloadOptions
             return MarkupReader(places, options)
         case Format.RAW:
             return RawReader(places, options)
+        case Format.AUTO:
+            raise BadPlace("nothing says what the payload is", "say its format")
         case Format.SPARKPLUG:
             return SparkplugReader(places, options)

@@ -29,7 +29,7 @@ def encode(value: Value, tag: PayloadTag, options: PayloadOptions, *, format: Fo
 
     Raises Unwritable.
     """
-    format = (format or Format.JSON) if options.format == "auto" else options.format
+    format = (format or Format.JSON) if options.format is Format.AUTO else options.format
     try:
         match format:
             case Format.JSON:
@@ -61,9 +61,9 @@ def template_problem(tag: PayloadTag, options: PayloadOptions) -> str:
     """What is wrong with ``tag.write_as``; empty where nothing is."""
     if MARK not in tag.write_as:
         return "it has no {value}: every command would say the same"
-    if options.format not in (Format.JSON, Format.CBOR, Format.TEXT, Format.CSV, Format.XML, "auto"):
+    if options.format not in (Format.JSON, Format.CBOR, Format.TEXT, Format.CSV, Format.XML, Format.AUTO):
         return f"{options.format} has no templates"
-    if options.format in (Format.JSON, Format.CBOR, "auto"):
+    if options.format in (Format.JSON, Format.CBOR, Format.AUTO):
         try:
             msgspec.json.decode(_marked(tag.write_as))
         except (msgspec.DecodeError, RecursionError) as error:
