@@ -26,7 +26,7 @@ from protocols.templates.device import answer_of, make
 from protocols.templates.library import Library, Unusable, sources
 from protocols.templates.shape import Row, Template
 from protocols.templates.sunspec import Found, SunSpecError, walk
-from protocols.templates.trial import Reading, Recognition, read_once, recognise
+from protocols.templates.trial import Reading, Recognition, attempt
 
 FOLDER: Final = click.option(
     "--folder",
@@ -181,13 +181,13 @@ async def _try(one: Template, connection: Row, device: Row, within_s: float, to_
         _say_walk(found, to_error)
         made = {**made, "tags": found.tags}
         device |= {"tags": found.tags}
-    for mark in await recognise(one, connection, made, driver, clock=clock, within_s=within_s):
-        _say_mark(mark, to_error)
     if not made["tags"]:
         click.echo("no tags to read", err=to_error)
         return False
-    readings = await read_once(connection, made, driver, clock=clock, within_s=within_s)
-    return _say_readings([*readings.values()], to_error)
+    marks, readings = await attempt(one, connection, made, driver, clock=clock, within_s=within_s)
+    for mark in marks:
+        _say_mark(mark, to_error)
+    return _say_readings(readings, to_error)
 
 
 async def _walk(one: Template, connection: Row, made: Row) -> Found:

@@ -50,8 +50,10 @@ from gateway.config.explain import (
 )
 from gateway.config.model import Site
 from gateway.config.sound import Sound
+from gateway.config.templates import expand, library
 from protocols.contract import Problem
 from protocols.secret import FromCredential, FromEnv, FromFile
+from protocols.templates.library import Library
 
 SECRETS: Final = frozenset((FromFile, FromEnv, FromCredential))
 
@@ -60,7 +62,9 @@ _SENSITIVE: Final = re.compile("(?i)password|passphrase|secret|token|credential"
 
 
 def load(source: FilePath | str | bytes, *, drivers: Drivers | None = None) -> tuple[Site | None, list[Problem]]:
-    """The site in a file (a path) or in bytes, or None and every problem, sorted by line. Touches no file but ``source``.
+    """The site in a file (a path) or in bytes, or None and every problem, sorted by line.
+
+    Touches no file but ``source`` and the device templates that it names.
 
     A site that is given has still to be judged by :func:`check`; where None is given, its sound parts have been.
     """
@@ -74,24 +78,25 @@ def load(source: FilePath | str | bytes, *, drivers: Drivers | None = None) -> t
         return None, [
             Located("", f"{source} cannot be read: {reason}", "check the path and who may read it; holdfast sample prints a start")
         ]
-    return load_bytes(raw, drivers=drivers)
+    return load_bytes(raw, drivers=drivers, templates=library(source))
 
 
-def load_bytes(raw: bytes, *, drivers: Drivers | None = None) -> tuple[Site | None, list[Problem]]:
+def load_bytes(raw: bytes, *, drivers: Drivers | None = None, templates: Library | None = None) -> tuple[Site | None, list[Problem]]:
     """As :func:`load`."""
     drivers = installed() if drivers is None else drivers
     document, problems = parse(raw)
     if document is None:
         return None, [*problems]
-    site = None if problems else _convert(document.value, drivers)
+    expanded = expand(document.value, library(raw) if templates is None else templates)
+    site = None if problems or expanded.problems else _convert(expanded.value, drivers)
     if site is not None:
         return site, []
     walk = _Walk(drivers)
-    walk.site(document.value)
-    found = [*problems, *walk.problems]
-    found += _judged(document.value, found, drivers)
+    walk.site(expanded.value)
+    found = [*problems, *expanded.problems, *walk.problems]
+    found += _judged(expanded.value, found, drivers)
     lines = document if document.lines else parse_yaml(raw)[0] or document  # JSON has lines when it is read as YAML
-    return None, [*_in_order([_located(problem, lines) for problem in found])]
+    return None, [*_in_order([_located(expanded.as_written(problem), lines) for problem in found])]
 
 
 def _judged(value: Plain, wrong: list[Problem], drivers: Drivers) -> list[Problem]:
@@ -130,7 +135,10 @@ def locate(problems: list[Problem], source: FilePath | str | bytes) -> list[Prob
     except OSError:
         return [*problems]
     document, _ = parse_yaml(raw)
-    return [*problems] if document is None else [_located(problem, document) for problem in problems]
+    if document is None:
+        return [*problems]
+    expanded = expand(document.value, library(source))
+    return [_located(expanded.as_written(problem), document) for problem in problems]
 
 
 def judge(source: FilePath | str | bytes) -> tuple[Site | None, list[Problem]]:

@@ -17,7 +17,7 @@ from protocols.options import error
 from protocols.templates.library import matches
 from protocols.templates.shape import WRITABLE, Answer, Question, Row, Template, TemplateTag
 
-KEYS: Final = ("template", "answers", "template_tags")
+KEYS: Final = frozenset(("template", "answers", "template_tags"))
 """Keys of a device in a site that are about its template, not for the driver."""
 _PLACE: Final = re.compile(r"([a-z]+:)(0[xX][0-9a-fA-F]+|[0-9]+)(.*)")
 

@@ -1,7 +1,7 @@
 """Tries a template on a live device: is it one, and what does each of its tags read, once?
 
 It asks through the driver contract alone, so that what is tried is what the gateway will do: the same plan, the same
-decoding, the same qualities. The connection is opened twice, for the marks and for the tags.
+decoding, the same qualities.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from protocols.templates.shape import Mark, Row, Template
 
 PERIOD_S: Final = 60.0
 """One scan is wanted; the period only has to be long enough for any line to carry it."""
+
+
+MARK: Final = "mark of the model "
+"""How the tags of marks are called, beside those of the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +63,18 @@ def once(device: Row) -> Row:
     return {**device, "scan_s": PERIOD_S, "tags": tags}
 
 
-async def recognise(
+async def attempt(
     template: Template, connection: Row, device: Row, driver: Driver, *, clock: Clock, within_s: float
-) -> list[Recognition]:
-    """What the marks of ``template`` read at the live device. Raises a DriverError, or msgspec.ValidationError."""
-    if not template.identify:
-        return []
-    rows = [{"name": f"mark-{at}", **mark.tag} for at, mark in enumerate(template.identify)]
+) -> tuple[list[Recognition], list[Reading]]:
+    """What the marks of ``template`` and the tags of ``device`` read at the live device, in one session.
+
+    Raises a DriverError, or msgspec.ValidationError where the driver's options refuse them.
+    """
+    marks = [{"name": f"{MARK}{at}", **mark.tag} for at, mark in enumerate(template.identify)]
+    rows = [*marks, *device["tags"]]
     readings = await read_once(connection, {**device, "tags": rows}, driver, clock=clock, within_s=within_s)
-    return [Recognition(mark, readings[f"mark-{at}"]) for at, mark in enumerate(template.identify)]
+    recognised = [Recognition(mark, readings.pop(f"{MARK}{at}")) for at, mark in enumerate(template.identify)]
+    return recognised, [*readings.values()]
 
 
 async def read_once(connection: Row, device: Row, driver: Driver, *, clock: Clock, within_s: float) -> dict[str, Reading]:
