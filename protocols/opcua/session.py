@@ -456,11 +456,10 @@ class OpcUaSession:
             told += self._columns.changes(part, now_ns, self._refresh.known or None)
         for event in message.events:
             item = self._plan.items[event.handle] if event.handle < len(self._plan.items) else None
-            if (
-                item is not None
-                and item.tag.event is not None
-                and (text := said_event(item.tag.event, event.fields, self._namespaces)) is not None
-            ):
+            if item is None or item.tag.event is None:
+                continue
+            text = said_event(item.tag.event, event.fields, self._namespaces)
+            if text is not None:
                 told += self._columns.event(event.handle, text[0], text[1], now_ns)
         if message.ended is not None:
             self._subscriptions.pop(subscription.id, None)
