@@ -6,6 +6,7 @@ adding up the statistics of successive sessions, and saying a driver's findings 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,12 +14,15 @@ import structlog
 
 from gateway import links
 from gateway.pipeline import Take
+from gateway.tasks import cancel
 from protocols.clock import Clock
-from protocols.contract import Driver, Session
+from protocols.contract import Driver, Proven, Session
 from protocols.model import Device, Quality, ScanStats, silence
 
 log = structlog.get_logger("holdfast.connection")
 
+TELL_S: Final = 5.0
+"""Findings are told so often, and with every batch."""
 SAID_AT_MOST: Final = 1000
 """Findings remembered per connection so that each is said once; a device that invents more is not worth the memory."""
 
@@ -51,7 +55,10 @@ class Connection:
     async def _read(self, take: Take, clock: Clock, up: links.Up) -> None:
         async with self.driver.open(self.options, clock=clock) as session:
             self.session = session
-            proven = False
+            proven = isinstance(session, Proven) and session.proven
+            if proven:
+                up()
+            telling = asyncio.get_running_loop().create_task(self._tell(session, clock))
             try:
                 async for batch in session.batches():
                     if not proven and not batch.lost:  # that it let us connect proves nothing; an answer does
@@ -63,11 +70,19 @@ class Connection:
             finally:
                 self.past = added(self.past, session.stats)
                 self.session = None
+                await cancel(telling)
 
     def _fall_silent(self, take: Take, clock: Clock) -> None:
         for device in self.devices:
             for batch in silence(device, Quality.BAD_NO_COMMUNICATION, clock.time_ns(), lost=True):
                 take(batch)
+
+    async def _tell(self, session: Session, clock: Clock) -> None:
+        """Say what was found where no batch comes that would lead to it: of a device that never speaks, for one."""
+        while True:
+            if session.findings:
+                self._say(session)
+            await clock.sleep_until(clock.monotonic() + TELL_S)
 
     def _say(self, session: Session) -> None:
         for finding in session.findings:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -118,6 +118,18 @@ class Session(Protocol):
         Never raises for a single command; raises Unreachable when the connection is gone.
         """
         ...
+
+
+@runtime_checkable
+class Proven(Protocol):
+    """A session that may wait for hours until a device speaks. Optional: without it a connection is up at its first batch.
+
+    Where opening it has proven that the peer serves us (a broker that took the subscriptions, a port that listens), ``proven``
+    is true from the start.
+    """
+
+    @property
+    def proven(self) -> bool: ...
 
 
 class Driver(Protocol):
