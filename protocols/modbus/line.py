@@ -316,14 +316,14 @@ class _Wire(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(None)
         if self._line.wire is self:
-            self._line.lost(exc)
+            self._line.connection_lost(exc)
 
     def eof_received(self) -> bool:
         return False
 
     def data_received(self, data: bytes) -> None:
         if self._line.wire is self:
-            self._line.heard(data)
+            self._line.data_received(data)
 
 
 class NetworkLine(Line):
@@ -400,7 +400,7 @@ class NetworkLine(Line):
             transport.abort()
             await asyncio.shield(self.wire.gone)  # else the old connection's end would be taken for the next one's
 
-    def lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The wire is closed."""
         if self._leaving:
             return
@@ -416,7 +416,7 @@ class NetworkLine(Line):
             hint = "it may allow one connection only, or this address none: see that no other master is connected"
             self._fail(Unreachable(f"{self.where}: the peer closed the connection without an answer: {hint}"))
 
-    def heard(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Bytes came over the wire."""
         request = self._request
         if request is not None and not self._is_rtu and not self._buffer and is_answer(data, request, self._number):
