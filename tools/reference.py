@@ -21,6 +21,7 @@ from gateway.journal import Ledger
 from gateway.links import Status
 from gateway.telemetry import metrics
 from protocols.model import ScanStats
+from protocols.templates.library import own, sources
 
 FOLDER: Final = Path(__file__).parents[1] / "docs/reference"
 MADE: Final = "<!-- Made from the code by `make docs`; a change here is lost. -->\n"
@@ -61,9 +62,25 @@ def _labels(family: Metric) -> str:
     return ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
 
 
+def template_table() -> str:
+    """Every device template with what it describes, how well it is checked, and where its facts come from."""
+    known, rows = sources(), []
+    for one in own().find():
+        facts = "; ".join(known[key].title if key != "manual" else where for key, where in one.sources.items())
+        tags = str(len(one.tags)) if one.tags else "found in the device"
+        rows.append(f"| `{one.name}` | {one.manufacturer} {', '.join(one.models)} | {one.kind} | {tags} | {one.checked} | {facts} |")
+    head = ["# Device templates", "", MADE]
+    head += [f"{len(rows)} products. `holdfast template show NAME` prints one whole; [use one](../how-to/use-a-template.md),"]
+    head += [
+        "[write one](../how-to/write-a-template.md). The licences of the sources are in [NOTICE](../../protocols/templates/NOTICE.md).",
+        "",
+    ]
+    return "\n".join([*head, "| name | product | kind | tags | checked | facts from |", "|---|---|---|---|---|---|", *rows, ""])
+
+
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {**configuration_pages(), "commands.md": commands(), "metrics.md": metric_table()}
+    return {**configuration_pages(), "commands.md": commands(), "metrics.md": metric_table(), "templates.md": template_table()}
 
 
 def main(arguments: list[str]) -> int:

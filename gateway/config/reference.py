@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.config import templates
 from gateway.config.drivers import Drivers, installed, usable
 from gateway.config.explain import members_of
 from gateway.config.faces import AnyFace
@@ -36,7 +37,7 @@ def reference(*, drivers: Drivers | None = None) -> str:
     rest = [one for one in all_shapes([Site, *connections, *members_of(Uplink), *members_of(AnyFace)]) if one not in order]
     titles = {shape: _title(shape) for shape in [*order, *rest]}
     titles |= {option.shapes[0]: option.key for option in options_of(Site) if len(option.shapes) == 1}
-    kinds = {"connections": connections}
+    kinds = {"connections": connections, "templates": _templated(connections)}
     return HEAD + "".join(_section(shape, titles, kinds) for shape in _arranged(order, connections, rest))
 
 
@@ -65,7 +66,15 @@ def _section(shape: Shape, titles: dict[Shape, str], kinds: dict[str, list[Shape
     for option in options_of(shape):
         shapes = kinds.get(option.key, []) if shape is Site and option.key in kinds else list(option.shapes)
         lines.append(f"| `{option.key}` | {_cell(_kind(option, shapes, titles))} | {_cell(_default(option))} | {_cell(option.meaning)} |")
+    if shape in kinds.get("templates", []):
+        lines += [f"| `{key}` | {expected} | none | {_cell(meaning)} |" for key, (expected, meaning, _) in templates.OPTIONS.items()]
     return "\n".join(lines) + "\n"
+
+
+def _templated(connections: list[Shape]) -> list[Shape]:
+    """The shapes of devices that templates describe."""
+    mine = [one for one in connections if (tag := tag_of(one)) and tag[1].startswith(templates.PROTOCOLS)]
+    return [shape for one in mine for option in options_of(one) if option.key == "devices" for shape in option.shapes]
 
 
 def _heading(title: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.config import templates
 from gateway.config.drivers import Drivers, installed, usable
 from gateway.config.model import Site
 from gateway.config.options import Option, Shape, options_of, tag_of
@@ -29,8 +30,33 @@ def schema(*, drivers: Drivers | None = None) -> Schema:
     for shape in all_shapes([Site, *shapes]):
         if (definition := definitions.get(shape.__name__)) is not None:
             _annotate(definition, shape)
+    _templates(
+        definitions,
+        {tag: reference for reference, shape in zip(connections, shapes, strict=True) for _, tag in [tag_of(shape) or ("", "")]},
+    )
     whole: Schema = _plain_text({"$schema": DIALECT, "$id": "urn:holdfast:site:1", **root, "$defs": dict(sorted(definitions.items()))})
     return whole
+
+
+def _templates(definitions: dict[str, Schema], connections: dict[str, Schema]) -> None:
+    """A device that templates describe has three keys more; beside a template a tag of its own needs no more than its name."""
+    for tag, reference in connections.items():
+        if not tag.startswith(templates.PROTOCOLS):
+            continue
+        devices = definitions[_name(reference)]["properties"]["devices"]
+        device = definitions[_name(devices["items"])]
+        if "if" in device:
+            continue  # another connection's, too
+        for key, (_, meaning, form) in templates.OPTIONS.items():
+            device["properties"][key] = {"description": meaning, **form}
+        whole = device["properties"]["tags"].pop("items")
+        device["if"] = {"required": ["template"]}
+        device["then"] = {"properties": {"tags": {"items": {"type": "object", "required": ["name"]}}}}
+        device["else"] = {"properties": {"tags": {"items": whole}}}
+
+
+def _name(reference: Schema) -> str:
+    return str(reference["$ref"]).removeprefix("#/$defs/")
 
 
 def all_shapes(roots: list[Shape]) -> list[Shape]:
