@@ -38,8 +38,8 @@ class _Known:
 class OpcUaDriver:
     """See the driver contract."""
 
-    name: Final = "opcua"
-    options: Final[type[msgspec.Struct]] = OpcUa
+    name: str = "opcua"
+    options: type[msgspec.Struct] = OpcUa
 
     def __init__(self) -> None:
         self._known: dict[int, _Known] = {}

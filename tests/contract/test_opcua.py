@@ -89,11 +89,11 @@ class OpcUaRig:
     """node-opcua with everything that the suite wants, behind a proxy that can lose it."""
 
     driver: Driver = OPCUA
-    expected: dict[str, Value] = {name: value for name, (_, value) in VALUES.items()}
     faults = FAULTS
 
     def __init__(self, server: OpcUaServer, proxy: Proxy, **more: Any) -> None:  # Any: fields of the options
         self._server, self._proxy = server, proxy
+        self.expected: dict[str, Value] = {name: value for name, (_, value) in VALUES.items()}
         self.where = f"127.0.0.1:{proxy.port}"
         self.options = OpcUa(
             name="line",
@@ -167,7 +167,7 @@ class TestSubscribed(DriverSuite):
 
 class TestPolled(DriverSuite):
     abilities = frozenset(Ability) - NOT_HERE
-    misdeeds = ()
+    misdeeds = ("close-at-once", "silent-later")
 
     @pytest.fixture
     async def rig(self, server: OpcUaServer) -> AsyncIterator[Rig]:

@@ -138,17 +138,8 @@ class HostileOpcUa:
             await self._endlessly(writer, lambda: b"\0" * 65536, first=b"MSGF" + struct.pack("<I", 0x7FFFFFFF) + channel)
         elif self._misdeed == "huge-count":
             # a well-made chunk whose array says that it has 2^31 - 1 elements
-            body = (
-                chunk[:4]
-                + struct.pack("<I", 24 + 28)
-                + chunk[8:24]
-                + b"\x01\x00\x3d\x03"
-                + b"\0" * 12
-                + b"\0" * 4
-                + b"\0"
-                + struct.pack("<i", 2**31 - 1)
-                + b"\0" * 3
-            )
+            header = b"\x01\x00\x3d\x03" + b"\0" * 17 + struct.pack("<i", 2**31 - 1) + b"\0" * 3
+            body = chunk[:4] + struct.pack("<I", 24 + len(header)) + chunk[8:24] + header
             writer.write(body)
             await writer.drain()
         else:

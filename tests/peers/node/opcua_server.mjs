@@ -33,7 +33,7 @@ const server = new opcua.OPCUAServer({
   nodeset_filename: [opcua.nodesets.standard, path.join(path.dirname(fileURLToPath(import.meta.url)), "axis.NodeSet2.xml")],
   allowAnonymous: wish.users === undefined,
   userManager: { isValidUser: (name, password) => (wish.users ?? {})[name] === password },
-  serverCapabilities: { maxSessions: 10, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000, operationLimits: wish.limits ?? {} },
+  serverCapabilities: { minSupportedSampleRate: 0, maxSessions: 10, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000, operationLimits: wish.limits ?? {} },
 });
 await server.initialize();
 const space = server.engine.addressSpace;
@@ -51,7 +51,7 @@ function held(device, name, dataType, value, more = {}) {
     nodeId: `s=${device}/${name}`,
     dataType,
     accessLevel: more.writable ? "CurrentRead | CurrentWrite" : "CurrentRead",
-    minimumSamplingInterval: 10,
+    minimumSamplingInterval: 0,
     ...(more.array ? { valueRank: 1 } : {}),
   });
   const variant = () => new Variant({ dataType: DataType[dataType], arrayType: more.array ? VariantArrayType.Array : VariantArrayType.Scalar, value: plant[`${device}/${name}`].value });
@@ -141,6 +141,7 @@ change();
 if (wish.bulk && wish.every) setInterval(change, wish.every);
 
 let counter = 0;
+let counting = null;
 const seen = [];
 let created = 0;
 server.on("create_session", () => { created += 1; });
@@ -162,12 +163,14 @@ const commands = {
     folders.one.raiseEvent("BaseEventType", { message: { dataType: DataType.LocalizedText, value: opcua.coerceLocalizedText(text.join(" ")) }, severity: { dataType: DataType.UInt16, value: Number(severity) } });
   },
   count: (upto, every) => new Promise((done) => { // one/level counts up, so that a gap or a duplicate shows
-    const timer = setInterval(() => {
-      counter += 1; plant["one/level"].value = counter; plant["one/level"].tell();
-      if (counter >= Number(upto)) clearInterval(timer);
+    clearInterval(counting);
+    counting = setInterval(() => {
+      counter += 1; plant["one/level"].value = counter % 65536; plant["one/level"].tell();
+      if (counter >= Number(upto)) clearInterval(counting);
     }, Number(every));
     done();
   }),
+  stop: () => { clearInterval(counting); },
 };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
