@@ -27,6 +27,9 @@ METADATA: Final = frozenset(
     for text in ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )
 """Where clouds tell a machine its secrets (AWS, Google, Azure, Oracle; AWS tasks; AWS over IPv6; Alibaba; Azure; Oracle)."""
+AT_ONCE: Final = 16 * 1024
+"""Bytes (the kernel doubles it) that a peer can have waiting for us. What comes at once is parsed at once: a flood of the smallest chunks
+costs the loop 0.7 us a byte."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _THIS_HOST: Final = ipaddress.ip_network("0.0.0.0/8")
 
@@ -72,7 +75,9 @@ class Guard(msgspec.Struct, frozen=True):
         problem = self.problem(str(place[0])) or ("" if self.allow_local else _own(family, place))
         if problem:
             raise Forbidden(problem)
-        return socket.socket(family=family, type=kind, proto=protocol)
+        made = socket.socket(family=family, type=kind, proto=protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AT_ONCE)
+        return made
 
 
 def _meant(address: Address) -> list[Address]:
