@@ -22,9 +22,28 @@ _SMALL: Final = 32 * 1024
 """JSON of so few bytes needs no count: it cannot take much memory."""
 _SHORT: Final = 4096
 """CBOR of so few bytes needs no look: it can take neither much memory nor much time."""
+MAX_CBOR_ITEMS: Final = 20_000
+"""Where a payload is long enough to be looked over: that takes two microseconds an item."""
 _LONGEST_NUMBER: Final = 1024
 """Bytes of a CBOR big number."""
 _WIDEST_EXPONENT: Final = 400
+
+
+_NUMBER, _TEXT, _BYTES, _OTHER, _TAG, _LIST, _MAP, _PIECES, _BREAK = range(9)
+"""What begins with a head (RFC 8949, 3). The first two may be keys. _PIECES: a text or bytes in pieces, until a break."""
+_MAJOR: Final = (_NUMBER, _NUMBER, _BYTES, _TEXT, _LIST, _MAP, _TAG, _OTHER)
+_ENDLESS: Final = {2: _PIECES, 3: _PIECES, 4: _LIST, 5: _MAP, 7: _BREAK}
+
+
+def _head(first: int) -> tuple[int, int, int]:
+    """Bytes of the number that follows, the number where none does, and what begins."""
+    major, more = first >> 5, first & 31
+    if more == 31:
+        return 0, 2**62, _ENDLESS.get(major, _OTHER)
+    return (1 << more - 24 if 24 <= more <= 27 else 0), more, _MAJOR[major]
+
+
+_HEADS: Final = tuple(map(_head, range(256)))
 _DECODER: Final = msgspec.json.Decoder()
 
 
@@ -53,43 +72,40 @@ def read_cbor(payload: bytes) -> Any:  # Any: what JSON can say, and bytes
 def look_over(payload: bytes) -> None:
     """Walk over the heads of a CBOR payload without building anything: few enough items, and maps whose keys are text or
     whole numbers (whose hashes nobody can make collide without end). Raises Undecodable."""
-    at, items = 0, 0
-    inside = _Inside()
-    while at < len(payload):
+    at, items, end, heads = 0, 0, len(payload), _HEADS
+    left = [2**62]  # of each open container, how many items are still to come; in a map a key is next where that is even
+    is_map = [False]
+    while at < end:
         items += 1
-        if items > MAX_ITEMS:
-            raise Undecodable(f"the payload has more than {MAX_ITEMS} values")
-        major, info = payload[at] >> 5, payload[at] & 31
-        size = 1 << (info - 24) if 24 <= info <= 27 else 0
+        size, number, begins = heads[payload[at]]
         at += 1 + size
-        number = int.from_bytes(payload[at - size : at], "big") if size else info
-        inside.head(major, number, is_open=info == 31)
-        if major in (2, 3) and info != 31:
-            at += number
+        if size:
+            number = int.from_bytes(payload[at - size : at], "big")
+        if is_map[-1] and begins > _TEXT and begins != _BREAK and not left[-1] & 1:
+            raise Undecodable("a key of a CBOR map is neither text nor a whole number")
+        if begins >= _TAG:
+            _turn(left, is_map, begins, number)
+        else:
+            left[-1] -= 1
+            if begins in (_TEXT, _BYTES):
+                at += number
+        while left[-1] <= 0:
+            del left[-1], is_map[-1]
+        if items > MAX_CBOR_ITEMS:
+            raise Undecodable(f"the payload has more than {MAX_CBOR_ITEMS} values")
 
 
-class _Inside:
-    """The containers that are open: of each, how many items it has (-1: until a break), whether it is a map, how many came."""
-
-    def __init__(self) -> None:
-        self._open: list[list[int]] = []
-
-    def head(self, major: int, number: int, *, is_open: bool) -> None:
-        """The head of an item: its major type, its number, and whether its end is told by a break."""
-        if major == 7 and is_open:
-            del self._open[-1:]
-            return
-        if self._open:
-            innermost = self._open[-1]
-            if innermost[1] and innermost[2] % 2 == 0 and major not in (0, 1, 3):
-                raise Undecodable("a key of a CBOR map is neither text nor a whole number")
-            innermost[2] += major != 6  # a tag and what it stands on are one item
-        if major in (4, 5) or (major in (2, 3) and is_open):
-            self._open.append([-1 if is_open else number << (major == 5), major == 5, 0])
-            if len(self._open) > 2 * MAX_DEPTH:
-                raise Undecodable("the payload is nested too deep")
-        while self._open and self._open[-1][0] == self._open[-1][2]:
-            self._open.pop()
+def _turn(left: list[int], is_map: list[bool], begins: int, number: int) -> None:
+    """Open a container, or close one at its break. A tag and what it stands on are one item."""
+    if begins == _BREAK:
+        if len(left) > 1:
+            del left[-1], is_map[-1]
+    elif begins != _TAG:
+        left[-1] -= 1
+        left.append(2 * number if begins == _MAP else number)
+        is_map.append(begins == _MAP)
+        if len(left) > 2 * MAX_DEPTH:
+            raise Undecodable("the payload is nested too deep")
 
 
 def _untagged(tag: cbor2.CBORTag, _: bool) -> Any:  # Any: what the tag stands on

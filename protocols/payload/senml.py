@@ -106,7 +106,7 @@ def _value(record: dict[str, Any], base: dict[str, Any], number: int, binary: bo
 
 def _data(text: Any) -> bytes:  # Any: a str, as _value saw
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise Undecodable("vd is no base64url") from None
 
