@@ -203,7 +203,7 @@ async def test_a_gateway_that_comes_back_to_a_full_disk_needs_no_human(tmp_path:
             give_back = taken(small, what)
             await plant.start()
             watch = Watch(plant, port)
-            await watch.scanned(HOLD_S * plant.records_per_s)
+            await watch.scanned(HOLD_S * plant.records_per_s, 5 * HOLD_S + 30)
             assert punctuality(await watch.metrics()).scans > 0
             give_back()
             began = time.monotonic()
