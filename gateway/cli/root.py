@@ -35,9 +35,12 @@ class _Later:
 
 
 LATER: Final = {
+    "browse": _Later("gateway.cli.browse", "browse"),
     "consume": _Later("gateway.cli.consume", "consume"),
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
+    "import": _Later("gateway.cli.browse", "import_"),
     "journal": _Later("gateway.cli.journal", "journal"),
+    "opcua": _Later("gateway.cli.opcua", "opcua"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
     "template": _Later("gateway.cli.template", "template"),
 }
