@@ -23,8 +23,8 @@ FOLDER: Final = "templates"
 """Beside a site document: the site's own templates."""
 PROTOCOLS: Final = "modbus-"
 """Connections of these types have devices that templates describe."""
-MAX_TAGS: Final = 500_000
-"""Of all devices together: a few lines must not stand for more memory than there is."""
+MAX_TAGS: Final = 150_000
+"""Of all devices together, as many as a document can hold that writes them out: a few lines must not stand for endless memory."""
 
 OPTIONS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {  # Any: JSON Schema
     "template": ("text", "Name of a device template, which gives what is not written here.", {"type": "string", "maxLength": 255}),
@@ -76,6 +76,10 @@ def expand(value: Plain, templates: Library) -> Expanded:
     if not isinstance(connections, list):
         return expanded
     made = [_connection(one, ("connections", at), templates, expanded) for at, one in enumerate(connections)]
+    if expanded.tags > MAX_TAGS:
+        say = f"the templates of this document give more than {MAX_TAGS} tags"
+        advice = "take fewer with template_tags, or split the site over several gateways"
+        return Expanded({**value, "connections": []}, [Problem("connections", say, advice)])
     if any(new is not old for new, old in zip(made, connections, strict=True)):
         expanded.value = {**value, "connections": made}
     return expanded
@@ -94,7 +98,7 @@ def _device(device: Plain, path: Path, templates: Library, expanded: Expanded) -
     if not isinstance(device, dict) or KEYS.isdisjoint(device):
         return device
     bare = {key: one for key, one in device.items() if key not in KEYS}
-    template = _template(device, path, templates, expanded)
+    template = _template(device, path, templates, expanded) if expanded.tags <= MAX_TAGS else None
     if template is None:
         return bare
     made, problems = make(template, device)
@@ -105,11 +109,6 @@ def _device(device: Plain, path: Path, templates: Library, expanded: Expanded) -
     if not isinstance(tags, list):
         return made
     expanded.tags += len(tags)
-    if expanded.tags > MAX_TAGS:
-        if expanded.tags - len(tags) <= MAX_TAGS:
-            say = f"the templates give more than {MAX_TAGS} tags"
-            expanded.problems.append(Problem(show(path), say, "take fewer with template_tags, or split the site over several gateways"))
-        return bare
     own_tags = len(device.get("tags", []))
     expanded._made[path] = (template.name, own_tags, [str(tag.get("name")) if isinstance(tag, dict) else "" for tag in tags])
     return made

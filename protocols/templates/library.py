@@ -66,15 +66,18 @@ class Library:
     def __init__(self, folders: Iterable[Path] = ()) -> None:
         self._roots = (*folders, OWN)
         self._families: dict[Path, Family] = {}
+        self._templates: dict[str, Template] = {}
 
     def __getitem__(self, name: str) -> Template:
         """Raises KeyError where there is none of that name, Unusable where it cannot be used."""
+        if name in self._templates:
+            return self._templates[name]
         folder, _, product = name.partition("/")
         for root in self._roots:
             for path in _files(root, folder):
                 family = self._family(path)
                 if product in family.products:
-                    return resolved(name, family, product)
+                    return self._templates.setdefault(name, resolved(name, family, product))
         raise KeyError(name)
 
     def names(self) -> Iterator[str]:
