@@ -203,7 +203,7 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     rate_per_s: Annotated[float, Meta(gt=0, le=10000, description="Requests a second from one address, on average.")] = 20.0
     burst: Annotated[int, Meta(ge=1, le=10000, description="Requests from one address at once after a pause.")] = 100
     max_connections: Annotated[int, Meta(ge=1, le=1000, description="TCP connections that are open at once.")] = 64
-    max_connections_per_peer: Annotated[int, Meta(ge=1, le=1000, description="TCP connections of one address that are open at once.")] = 16
+    max_connections_per_peer: Annotated[int, Meta(ge=1, le=1000, description="TCP connections of one address that are open at once.")] = 8
     request_timeout_s: Annotated[
         float, Meta(ge=0.2, le=60, description="Longest wait for a request's headers, and again for its body, in seconds.")
     ] = 10.0

@@ -28,7 +28,7 @@ BACKLOG: Final = 128
 ACCEPTS: Final = 16
 """Connections that are accepted in one turn of the loop."""
 PAUSE_S: Final = 0.1
-AT_ONCE: Final = 64 * 1024
+AT_ONCE: Final = 8 * 1024
 """Bytes (the kernel doubles it) that a peer can have waiting for us."""
 LONGEST_LINE: Final = 8190
 MOST_HEADERS: Final = 64
@@ -188,6 +188,9 @@ class _Talk(web.RequestHandler):
             self._receiver.failed(exc)
         else:
             self._receiver.count("malformed")
+            while exc is not None:  # its frames hold what was received, until the garbage collector comes by
+                exc.__traceback__ = None
+                exc = exc.__cause__ or exc.__context__
         return answer(status, closes=True)
 
     def log_exception(self, *args: Any, **options: Any) -> None:  # Any: logging's

@@ -1,13 +1,11 @@
-"""The driver contract for HTTP: in the clear and over TLS against node's own server, and hostile servers by name."""
+"""The driver contract for HTTP, against node's own server and hostile servers by name. (TLS: tests/protocols/http/test_client.py.)"""
 
 from __future__ import annotations
 
 import base64
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,9 +16,7 @@ from protocols.http.config import Device, Http, Request, Tag, Write
 from protocols.http.driver import HTTP
 from protocols.model import Kind
 from protocols.payload import Format
-from protocols.tls import Tls
 from tests.contract.driver_suite import GHOST, LEVEL, ONE, SETPOINT, STUCK, TWO, Ability, DriverSuite, Rig, Value
-from tests.peers.certificates import make_pki
 from tests.peers.http_hostile import MISDEEDS, TRUTH, HostileServer
 from tests.peers.http_server import HttpServer
 
@@ -118,8 +114,8 @@ class HttpRig:
     expected = EXPECTED
     faults = FAULTS
 
-    def __init__(self, server: HttpServer, given: Http, peer_tls: ssl.SSLContext | None = None) -> None:
-        self.server, self.options, self._peer_tls = server, given, peer_tls
+    def __init__(self, server: HttpServer, given: Http) -> None:
+        self.server, self.options = server, given
         self.where = f"127.0.0.1:{server.port}"
         self.faulty = msgspec.structs.replace(given, url="http://169.254.169.254/latest", devices=BROKEN)
 
@@ -147,7 +143,7 @@ class HttpRig:
 
     @asynccontextmanager
     async def hostile(self, misdeed: str) -> AsyncIterator[HostileHttp]:
-        async with HostileServer(misdeed, tls=self._peer_tls) as peer:
+        async with HostileServer(misdeed) as peer:
             yield HostileHttp(self.options, peer.heal, peer.port)
             assert not peer.trapped, "nobody follows a redirect to another place"
 
@@ -161,8 +157,7 @@ class HostileHttp:
         level = Request(path="/level", max_bytes=100_000, tags=(Tag(name=LEVEL, kind=Kind.UINT16, at=_at(LEVEL)),))
         other = Request(path="/other", max_bytes=100_000, tags=(Tag(name="other", kind=Kind.UINT16, at="$.other"),))
         device = Device(name=ONE, scan_s=SCAN_S, requests=(level, other))
-        scheme = like.url.partition(":")[0]
-        self.options = msgspec.structs.replace(like, url=f"{scheme}://127.0.0.1:{port}", devices=(device,), redirects=2)
+        self.options = msgspec.structs.replace(like, url=f"http://127.0.0.1:{port}", devices=(device,), redirects=2)
         self.heal = heal
 
 
@@ -179,21 +174,5 @@ class TestHttp(DriverSuite):
             return
         async with server:
             rig = HttpRig(server, options(server.port))
-            await rig.furnish()
-            yield rig
-
-
-class TestHttps(DriverSuite):
-    misdeeds = ("never-answer", "endless-body", "smuggle", "closed-in-the-body")
-    abilities = frozenset(Ability) - {Ability.NAN}
-
-    @pytest.fixture
-    async def rig(self, tmp_path: Path) -> AsyncIterator[Rig]:
-        pki = make_pki(tmp_path)
-        tls = Tls(ca_file=str(pki.ca_file), cert_file=str(pki.client.cert_file), key_file=str(pki.client.key_file))
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(pki.server.cert_file, pki.server.key_file)
-        async with HttpServer(tls=pki.server, client_ca=pki.ca_file) as server:
-            rig = HttpRig(server, options(server.port, url=f"https://127.0.0.1:{server.port}", tls=tls), context)
             await rig.furnish()
             yield rig

@@ -46,7 +46,7 @@ def devices() -> tuple[WebhookDevice, ...]:
 def options(folder: Path, port: int, **more: Any) -> Webhook:  # Any: fields of Webhook
     file = folder / "secret"
     file.write_text(SECRET)
-    told = {"auth": Signed(secret=FromFile(path=str(file))), "rate_per_s": 10000, "burst": 10000, "request_timeout_s": 0.5, **more}
+    told = {"auth": Signed(secret=FromFile(path=str(file))), "rate_per_s": 10000, "burst": 10000, "request_timeout_s": 0.3, **more}
     return Webhook(**{"name": "hooks", "listen_port": port, "devices": devices(), **told})
 
 
@@ -95,10 +95,9 @@ class WebhookRig:
 
     @asynccontextmanager
     async def hostile(self, misdeed: str) -> AsyncIterator[HostileSender]:
-        like = msgspec.structs.replace(self.options, listen_port=self.options.listen_port + 0)
         level = WebhookTag(name=LEVEL, kind=Kind.UINT16, at=f"$.{LEVEL}")
-        device = WebhookDevice(name=ONE, path=PATHS[ONE], max_bytes=100_000, silence_s=1.0, rate_per_s=1000, burst=1000, tags=(level,))
-        given = msgspec.structs.replace(like, devices=(device,), max_connections=20, max_connections_per_peer=16)
+        device = WebhookDevice(name=ONE, path=PATHS[ONE], max_bytes=100_000, silence_s=0.3, rate_per_s=1000, burst=1000, tags=(level,))
+        given = msgspec.structs.replace(self.options, devices=(device,), max_connections=20, max_connections_per_peer=16)
         peer = HostileSender(given, misdeed)
         doing = asyncio.ensure_future(peer.work())
         try:
@@ -171,7 +170,7 @@ async def _slow_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def _endless_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\n", b"X-Flood: " + b"x" * 4000 + b"\r\n")
+    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\nHost: x\r\n", b"X-Flood: " + b"x" * 4000 + b"\r\n")
 
 
 async def _endless_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,11 +178,11 @@ async def _endless_line(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def _endless_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"4000\r\n" + b" " * 16384 + b"\r\n")
+    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"4000\r\n" + b" " * 16384 + b"\r\n")
 
 
 async def _tiny_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 3000)
+    await _flood(writer, b"POST /hooks/one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 3000)
 
 
 async def _pipeline(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -204,7 +203,7 @@ MISDEEDS: Final[dict[str, Misdeed]] = {
     "closed-in-the-body": _says(lambda: head(_level(LIE), length=500) + _level(LIE)),
     "no-http": _says(lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(300)),
     "rubbish": _says(lambda: os.urandom(5000)),
-    "chunked-garbage": _says(lambda: b"POST /hooks/one HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\xff\xfezz\r\n"),
+    "chunked-garbage": _says(lambda: b"POST /hooks/one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\xff\xfezz\r\n"),
     "unreadable": _says(lambda: message(b"[" * 90_000)),
     "nothing": _nothing,
     "slow-head": _slow_head,
