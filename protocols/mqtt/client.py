@@ -251,6 +251,8 @@ class MqttSession:
         self._inbox_bytes = 0
         self._heads: dict[str, bytes] = {}
         self._out_bytes = 0
+        self._gathered = bytearray()
+        """QoS 0 packets that paho has not got yet."""
         self._last_ack = 0.0
         self._watch: asyncio.Task[None] | None = None
         self._client = _Client(self, options, client_id, will, clean)
@@ -266,12 +268,17 @@ class MqttSession:
         if self.lost.done():
             raise self._trouble()
         head = self._heads.get(topic) or self._head(topic)
-        length = len(head) + len(payload)
-        packet = b"".join((bytes((_PUBLISH | retain,)), _varint(length), head, payload))
-        if self.max_packet_bytes is not None and len(packet) > self.max_packet_bytes:
-            raise self._too_large(topic, len(packet))
-        self._out_bytes += len(packet)
-        self._paho._packet_queue(0, packet, 0, 0, None)  # 0, not PUBLISH: paho then makes no callback of it
+        start = b"".join((bytes((_PUBLISH | retain,)), _varint(len(head) + len(payload)), head))
+        size = len(start) + len(payload)
+        if self.max_packet_bytes is not None and size > self.max_packet_bytes:
+            raise self._too_large(topic, size)
+        self._out_bytes += size
+        if not self._gathered:
+            self._paho._call_socket_register_write()
+        self._gathered += start
+        self._gathered += payload
+        if len(self._gathered) > OUT_BYTES:  # no ping should wait behind more than that
+            self._hand_over()
 
     async def publish1(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
         """Send at QoS 1. Waits for a free in-flight slot and room in the outgoing buffer, not for the acknowledgement.
@@ -285,6 +292,7 @@ class MqttSession:
         await self._until(lambda: len(self._acks) < self.in_flight and self._has_room())
         if self.lost.done():
             raise self._trouble()
+        self._hand_over()
         self._skip_busy_ids()
         sent = self._paho.publish(topic, payload, 1, retain)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
@@ -407,6 +415,7 @@ class MqttSession:
         """Flush and DISCONNECT; with a will to be published: reason 0x04 (MQTT 5.0, 3.14.2.1), or no DISCONNECT at all."""
         if with_will and not self._v5:
             return
+        self._hand_over()
         reason = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message") if with_will else None
         self._paho.disconnect(reason)
         await asyncio.wait([self.lost], timeout=GOODBYE_S)
@@ -488,8 +497,15 @@ class MqttSession:
             if not turn.done():
                 turn.set_result(None)
 
+    def _hand_over(self) -> None:
+        """The QoS 0 packets of this turn become one for paho and the kernel, whom each costs more than its bytes."""
+        if self._gathered:
+            packets, self._gathered = self._gathered, bytearray()
+            self._paho._packet_queue(0, packets, 0, 0, None)  # 0, not PUBLISH: paho then makes no callback of it
+
     def _has_room(self) -> bool:
         if self._out_bytes > OUT_BYTES:
+            self._hand_over()
             self._out_bytes = sum(packet["to_process"] for packet in self._paho._out_packet)
         return self._out_bytes <= OUT_BYTES
 
@@ -698,6 +714,7 @@ class _Client(aiomqtt.Client):
         self._watching = False
 
     def _write(self) -> None:
+        self._session._hand_over()
         self._client.loop_write()
         if self._client._out_packet and self._client._sock is not None and not self._watching:
             self._watching = True
