@@ -41,6 +41,7 @@ class Tag(TagOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
             min_length=1,
             max_length=4096,
             description="Node id with its namespace's URI, nsu=URI;s=NAME; > FIELD and > [3] go into a value, > METHOD() calls one.",
+            examples=["nsu=http://example.com/plant;s=Boiler.Pressure"],
         ),
     ]
     event: Annotated[Event | None, Meta(description="Set: the tag brings the events of the object at the node id.")] = None
@@ -130,7 +131,11 @@ class OpcUa(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     name: Annotated[Name, Meta(description="Name of the connection, unique in the site.")]
     endpoint: Annotated[
         str,
-        Meta(pattern=r"^opc\.tcp://[^/\s@]{1,255}(/\S{0,1000})?$", description="Address of the server, opc.tcp://HOST:PORT/PATH."),
+        Meta(
+            pattern=r"^opc\.tcp://[^/\s@]{1,255}(/\S{0,1000})?$",
+            description="Address of the server, opc.tcp://HOST:PORT/PATH.",
+            examples=["opc.tcp://192.168.10.30:4840"],
+        ),
     ]
     security: Annotated[Security, Meta(description="Policy, certificates, trust.")] = Security()
     user: Annotated[User, Meta(description="As whom we come.")] = Anonymous()

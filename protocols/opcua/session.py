@@ -265,9 +265,11 @@ class OpcUaSession:
     async def _refresh_conditions(self, subscription: int) -> None:
         """Servers without conditions refuse, and that is fine: what can be told again is told again."""
         try:
-            await self._peer.ask(requests.refresh_conditions(subscription), answers.call)
+            status = (await self._peer.ask(requests.refresh_conditions(subscription), answers.call)).status
         except Fault as fault:
-            self._count(name_of(fault.status))
+            status = fault.status
+        if status & 0x80000000:
+            self._count(name_of(status))
 
     async def _monitor(self, subscription: int, handles: list[int], *, filtered: bool = True) -> list[Batch]:
         """Add items to a subscription. What the server refuses is bad, alone."""

@@ -31,12 +31,13 @@ const server = new opcua.OPCUAServer({
     : [opcua.MessageSecurityMode.None],
   disableDiscovery: true,
   nodeset_filename: [opcua.nodesets.standard, path.join(path.dirname(fileURLToPath(import.meta.url)), "axis.NodeSet2.xml")],
-  allowAnonymous: wish.users === undefined,
+  allowAnonymous: wish.anonymous !== false,
   userManager: { isValidUser: (name, password) => (wish.users ?? {})[name] === password },
   serverCapabilities: { minSupportedSampleRate: 0, maxSessions: 10, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000, operationLimits: wish.limits ?? {} },
 });
 await server.initialize();
 const space = server.engine.addressSpace;
+space.installAlarmsAndConditionsService();
 for (const uri of wish.namespaces ?? []) space.registerNamespace(uri); // others first: our index is another
 const ns = space.registerNamespace(URI);
 
