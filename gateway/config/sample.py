@@ -25,7 +25,10 @@ EXAMPLES: Final[dict[str, Any]] = {
     "SparkplugUplink.host": "broker.example.com",
     "PlainMqttUplink.name": "historian",
     "PlainMqttUplink.host": "10.0.0.5",
+    "Webhook.tls": {"cert_file": "/etc/holdfast/gw.pem", "key_file": "/etc/holdfast/gw.key"},
     "ModbusFace.name": "scada",
+    "OpcuaFace.name": "mes",
+    "FaceUser.name": "operator",
     "Broker.host": "broker-2.example.com",
     "serial_port": "/dev/ttyS{n}",
     "host": "192.168.10.2{n}",
@@ -122,7 +125,7 @@ class _Writer:
 
     def rest(self, options: list[Option], shape: Shape, indent: int) -> None:
         known = [one for one in options if (one.key, str(one.form)) in self._said]
-        lists = [one for one in options if one.key in ("devices", "tags") and one not in known]
+        lists = [one for one in options if one.key in ("devices", "requests", "tags") and one not in known]
         for one in options:
             if one not in known and one not in lists:
                 self.option(one, shape, indent)
