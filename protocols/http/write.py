@@ -18,7 +18,7 @@ from protocols.http.client import Answer, Client, Missed
 from protocols.http.decoding import Beside
 from protocols.http.plan import DevicePlan, Plan, RequestPlan, address
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
-from protocols.payload import MEDIA_TYPE_OF, Decoder, Format, encode
+from protocols.payload import MEDIA_TYPE_OF, Decoder, Format, PayloadOptions, encode
 from protocols.payload.writing import MARK, as_text
 from protocols.values import Unwritable, Value, as_float32, raw_of, value_of
 
@@ -57,7 +57,7 @@ def told(value: Value, tag: config.Tag, write: config.Write, request: config.Req
     format = write.format or (Format.JSON if request.format == "auto" else request.format)
     if format is Format.TEXT and isinstance(value, bool):
         value = word
-    body = encode(value, tag, config.Request(format=format))
+    body = encode(value, tag, PayloadOptions(format=format))
     return Told(write.method, path, body, MEDIA_TYPE_OF[format])
 
 

@@ -61,14 +61,12 @@ class WebhookRig:
 
     driver: Driver = WEBHOOK
     expected = EXPECTED
-    faults = frozenset(
-        {"devices[1].name", "devices[1].path", "devices[0].auth", "devices[0].tags[0].writable", "devices[1].tags[0].at", "tls"}
-    )
+    faults = frozenset({"devices[1].name", "devices[1].path", "devices[0].tags[0].writable", "devices[1].tags[0].at", "tls"})
 
     def __init__(self, sender: HttpSender, given: Webhook) -> None:
         self.sender, self.options = sender, given
         self.where = f"127.0.0.1:{given.listen_port}"
-        self.faulty = msgspec.structs.replace(given, auth=None, listen_host="0.0.0.0", devices=BROKEN)
+        self.faulty = msgspec.structs.replace(given, listen_host="0.0.0.0", devices=BROKEN)
 
     async def furnish(self) -> None:
         whole = "{" + ",".join(f'"{name}":{text}' for name, (_, text, _) in VALUES.items()) + f',"{LEVEL}":1}}'
