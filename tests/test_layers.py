@@ -47,8 +47,8 @@ WALLS: Final = (
 
 KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "pymodbus": ("protocols.modbus", "gateway.demo.plant", "tests"),
-    "aiomqtt": ("protocols.mqtt", "gateway.uplink.mqtt", "gateway.consume", "tests"),
-    "paho": ("protocols.mqtt", "gateway.uplink.mqtt", "gateway.consume", "tests"),
+    "aiomqtt": ("protocols.mqtt", "gateway.consume", "tests"),
+    "paho": ("protocols.mqtt", "gateway.consume", "tests"),
     "apsw": ("gateway.journal", "tests"),
     "amqtt": ("gateway.demo.broker", "tests"),
     "rich": ("gateway.demo", "tests"),
@@ -216,9 +216,9 @@ def test_no_package_hides_ansible_or_molecule() -> None:
         ("gateway.links", "from . import app"),
         ("gateway.links", "from gateway.demo import plant"),
         ("gateway.app", "import gateway.cli"),
-        ("gateway.journal.store", "from gateway.uplink import mqtt"),
+        ("gateway.journal.store", "from gateway.uplink import plain"),
         ("gateway.pipeline", "from protocols.modbus import driver"),
-        ("gateway.pipeline", "from gateway.uplink.mqtt import Mqtt"),
+        ("gateway.pipeline", "from gateway.uplink.plain import Plain"),
         ("gateway.cli", "def run():\n    from gateway import app"),
         ("gateway.cli", "async def run():\n    import protocols.model"),
         ("gateway.latest", "import pymodbus.client"),

@@ -22,11 +22,11 @@ from gateway.consume.account import Account, Verdict
 from gateway.consume.decode import Arrived, Delivery, Finding, RebirthNeeded, SparkplugDecoder, decode_plain
 from gateway.tasks import cancel
 from gateway.uplink.mark import Stamp, ack_topic, acknowledge, decode_mark, encode
-from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, connect
 from gateway.uplink.shapes import topic_of
 from protocols.clock import Clock, SystemClock
 from protocols.contract import Refused
 from protocols.model import Kind
+from protocols.mqtt.client import Message, MqttSession, Rejected, Will, connect
 from protocols.secret import Secret
 from protocols.sparkplug.metric import node_metric
 from protocols.sparkplug.session import REBIRTH

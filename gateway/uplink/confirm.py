@@ -24,10 +24,10 @@ from gateway.counters import Counters
 from gateway.journal.record import Lane, Lost, Record
 from gateway.uplink.feed import Feed, Portion
 from gateway.uplink.mark import Ack, Mark
-from gateway.uplink.mqtt import Rejected
 from gateway.uplink.spans import Spans
 from protocols.clock import Clock
 from protocols.contract import Refused
+from protocols.mqtt.client import Rejected
 
 MOST_OPEN: Final = 64
 """Windows that may be open at once; more would only hold memory."""

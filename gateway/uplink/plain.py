@@ -20,11 +20,12 @@ from gateway.config.model import Broker, Gateway, PlainMqttUplink
 from gateway.journal.record import Lane, Lost, Record
 from gateway.links import Status
 from gateway.uplink.feed import Feed, Portion, Reader
+from gateway.uplink.identity import client_id
 from gateway.uplink.mark import LostSpan
-from gateway.uplink.mqtt import PACKET_TOO_LARGE, MqttSession, Rejected, client_id, connect
 from gateway.uplink.shapes import THINGSBOARD_TOPIC, TooLarge, Writer, topic_of
 from protocols.clock import Clock
 from protocols.contract import Refused
+from protocols.mqtt.client import PACKET_TOO_LARGE, MqttSession, Rejected, connect
 
 MAX_RECORDS: Final = 256
 MAX_BYTES: Final = 1024 * 1024

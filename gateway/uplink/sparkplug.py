@@ -33,11 +33,12 @@ from gateway.tasks import first_to_end
 from gateway.uplink.bdseq import BdSeq
 from gateway.uplink.confirm import Confirmations
 from gateway.uplink.feed import Feed, Portion, Reader
+from gateway.uplink.identity import client_id
 from gateway.uplink.mark import MAX_STAMPED, Mark, Stamp, Tally, ack_topic, decode_ack, encode, encode_stamp, lost_spans
-from gateway.uplink.mqtt import Message, MqttSession, Rejected, Will, client_id, connect
 from protocols.clock import Clock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.model import Batch, Device, Kind, Tag
+from protocols.mqtt.client import Message, MqttSession, Rejected, Will, connect
 from protocols.sparkplug.host import PrimaryHost, Word
 from protocols.sparkplug.payload import COMMAND_LIMITS, Malformed, decode
 from protocols.sparkplug.session import REBIRTH, EdgeNode, Publish, Throttle

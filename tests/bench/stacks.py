@@ -27,7 +27,7 @@ AREAS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("journal: SQLite", ("gateway/journal/segment.py", "apsw/")),
     ("journal: accounts, tail", ("gateway/journal/",)),
     ("Sparkplug: encode", ("protocols/sparkplug/", "google/protobuf/", "google/_upb/")),
-    ("MQTT", ("gateway/uplink/mqtt.py", "gateway/uplink/dial.py", "aiomqtt/", "paho/")),
+    ("MQTT", ("protocols/mqtt/client.py", "protocols/mqtt/dial.py", "aiomqtt/", "paho/")),
     ("uplink: windows, marks", ("gateway/uplink/",)),
     ("metrics, logs", ("gateway/telemetry/", "prometheus_client/", "structlog/")),
     ("event loop", ("uvloop/", "asyncio/", "gateway/")),

@@ -15,8 +15,8 @@ from typing import Final
 import pytest
 
 from gateway.config.model import Broker, MqttUplink
-from gateway.uplink.mqtt import MqttSession, Rejected, connect
 from protocols.contract import DriverError
+from protocols.mqtt.client import MqttSession, Rejected, connect
 from tests.fuzz import corpus
 from tests.fuzz.campaign import frames, measured, seed
 from tests.fuzz.mutate import Mutator

@@ -14,7 +14,7 @@ from gateway.consume.account import Account
 from gateway.consume.decode import Arrived, Delivery, SparkplugDecoder, decode_plain
 from gateway.links import State
 from gateway.uplink.mark import decode_ack, decode_mark, decode_stamp, encode, encode_stamp
-from gateway.uplink.mqtt import connect
+from protocols.mqtt.client import connect
 from protocols.sparkplug.host import PrimaryHost
 from protocols.sparkplug.payload import COMMAND_LIMITS, Limits, Malformed, decode, value_of
 from protocols.sparkplug.topics import Topic, Verb, parse

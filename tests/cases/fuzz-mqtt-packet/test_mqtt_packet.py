@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.model import Broker, MqttUplink
-from gateway.uplink.mqtt import connect
 from protocols.contract import Unreachable
+from protocols.mqtt.client import connect
 from tests.fuzz.still import Complaints
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from gateway.config.model import Broker, MqttUplink
 from gateway.uplink.mark import Ack, Mark, Stamp, Tally, acknowledge, decode_mark, decode_stamp, encode
-from gateway.uplink.mqtt import Message, MqttSession, connect
 from protocols.model import Kind
+from protocols.mqtt.client import Message, MqttSession, connect
 from protocols.sparkplug import metric
 from protocols.sparkplug.metric import Value
 from protocols.sparkplug.payload import Metric, Payload, decode, value_of

@@ -19,11 +19,11 @@ from gateway.config.model import Broker, Gateway, JournalOptions, PlainMqttUplin
 from gateway.journal.journal import Journal
 from gateway.journal.record import Lane
 from gateway.tasks import cancel
-from gateway.uplink.mqtt import connect
 from gateway.uplink.plain import Plain
 from protocols.clock import ManualClock, SystemClock
 from protocols.contract import DriverError, Unreachable
 from protocols.model import Device, Kind, Tag
+from protocols.mqtt.client import connect
 from tests.gateway.uplink.shelf import DEVICE, Shelf, batch
 from tests.peers.mosquitto import Mosquitto
 

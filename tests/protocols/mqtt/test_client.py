@@ -14,15 +14,22 @@ from typing import Any, Literal
 import pytest
 
 from gateway.config.model import Broker, MqttUplink
-from gateway.uplink import mqtt
-from gateway.uplink.mqtt import MqttSession, Rejected, Will, connect
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
+from protocols.mqtt import client as mqtt
+from protocols.mqtt.client import MqttSession, Rejected, Will, connect
 from protocols.tls import Tls
 from tests.peers.certificates import Pki, make_pki
 from tests.peers.mosquitto import Mosquitto, free_port
 
 DEADLINE_S = 10.0
 Version = Literal["3.1.1", "5"]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """One for each test: they stop, freeze and kill it."""
+    with Mosquitto(tmp_path / "broker") as running:
+        yield running
 
 
 def options(port: int, *, host: str = "127.0.0.1", **more: Any) -> MqttUplink:  # Any: fields of the Struct
