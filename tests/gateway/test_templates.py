@@ -179,6 +179,7 @@ def test_own_templates_are_found_in_a_folder(folder: Path) -> None:
         (OWN.replace("unit: m}", "unit: m, times: [ratio]}"), "names the question 'ratio', which is not asked"),
         (OWN.replace("unit: m}", "unit: m, group: rarely}"), "is in the group 'rarely'"),
         ("{", "is not YAML"),
+        ("? [a]\n: b\n", "a key is a list or a mapping"),
     ],
 )
 def test_a_wrong_template_is_told(folder: Path, text: str, says: str) -> None:
