@@ -115,7 +115,7 @@ def value_of(raw: Any, tag: TagOptions) -> tuple[Value, Quality]:  # Any: see Re
 def _number_of(raw: int | float, tag: TagOptions) -> tuple[Value, Quality]:
     limits = RANGE.get(tag.kind)
     if limits is not None:
-        if not math.isfinite(raw) or raw != int(raw):
+        if isinstance(raw, float) and not raw.is_integer():
             return 0, Quality.BAD_DECODING_ERROR
         raw = int(raw)
         if not limits[0] <= raw <= limits[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from protocols.payload.trouble import BadPlace, Undecodable
 
 MAX_ROWS: Final = 10_000
 MAX_CELLS: Final = 100_000
+_ROW: Final = re.compile(r"-?[1-9][0-9]{0,6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,11 @@ def compile_column(text: str, *, header: bool) -> Column:
     name, marked, row = text.rpartition("@")
     if not marked:
         name, row = text, ""
-    if marked and (not row.lstrip("-").isdecimal() or int(row[:9]) == 0 or len(row) > 8):
+    if marked and _ROW.fullmatch(row) is None:
         raise BadPlace(f"{text!r} has no row after @", "write a row's number from 1, or from -1 for the last")
     place = None if not marked else int(row) - 1 if int(row) > 0 else int(row)
     if name.startswith("#"):
-        if not name[1:].isdecimal() or not 1 <= int(name[1:7]) <= 10_000:
+        if not name[1:].isdecimal() or not name.isascii() or not 1 <= int(name[1:7]) <= 10_000:
             raise BadPlace(f"{text!r} is no number of a column", "write #1 for the first column")
         return Column("", int(name[1:]) - 1, place)
     if not name:
