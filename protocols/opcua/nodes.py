@@ -8,7 +8,6 @@ element of an array by ``[3]``; a last step that ends in ``()`` is a method of t
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import uuid
 from typing import Final, NamedTuple
@@ -141,6 +140,6 @@ def _identifier(text: str, whole: str) -> Identifier:
     if letter == "b=":
         try:
             return base64.b64decode(value, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and letters that are not ASCII
             raise Impossible(f"{whole!r}: {value!r} is no base64", advice) from None
     raise Impossible(f"{whole!r} is no node id", advice)

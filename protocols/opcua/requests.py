@@ -151,13 +151,13 @@ def operand(path: Sequence[tuple[int, str]], *, type_: NodeId = BASE_EVENT, attr
 
 def event_filter(fields: Sequence[bytes], severity: int, type_: NodeId | None) -> bytes:
     """Which fields of which events (7.22.3): of ``severity`` at least, and of ``type_`` or its subtypes."""
-    by_severity = struct.pack("<i", 4) + _array([extension(603, operand([(0, "Severity")])), extension(597, variant(5, severity))])
-    if type_ is None:
-        where = [by_severity]
-    else:
-        by_type = struct.pack("<i", 14) + _array([extension(597, b"\x11" + node_id(type_))])
-        both = struct.pack("<i", 10) + _array([extension(594, struct.pack("<I", one)) for one in (1, 2)])
-        where = [both, by_severity, by_type]
+    tests = []
+    if severity > 1:  # the least there is; asked for, it would leave out those of servers that say 0
+        tests.append(struct.pack("<i", 4) + _array([extension(603, operand([(0, "Severity")])), extension(597, variant(5, severity))]))
+    if type_ is not None:
+        tests.append(struct.pack("<i", 14) + _array([extension(597, b"\x11" + node_id(type_))]))
+    both = struct.pack("<i", 10) + _array([extension(594, struct.pack("<I", one)) for one in (1, 2)])
+    where = [both, *tests] if len(tests) > 1 else tests
     return extension(727, _array(fields) + _array(where))
 
 
