@@ -68,6 +68,8 @@ class Plan:
     places: dict[tuple[str, str, str], DevicePlan] = field(default_factory=dict)
     """Devices by their Sparkplug names."""
     longest_payload: int = 0
+    was_open: bool = False
+    """A session was opened before: the broker should have kept what was published since."""
 
     def by_name(self, name: str) -> DevicePlan | None:
         return next((each for each in self.devices if each.device.name == name), None)

@@ -31,6 +31,10 @@ AT_ONCE: Final = 200
 """Subscriptions that wait for their answer at the same time."""
 TOPICS_SAID: Final = 20
 """Topics of nobody that are told by name."""
+FORGOTTEN: Final = (
+    "the broker has forgotten this session: what devices published while the connection was away is lost (mosquitto: write persistence "
+    "true; else raise session_expiry_s, or look for another client with this client_id)"
+)
 REBIRTH_PAUSE_S: Final = 10.0
 """A node is asked for its births at most so often."""
 
@@ -111,6 +115,9 @@ class Session:
         for edge in self._plan.edges.values():
             edge.begin()
         await self._ask_for_births()
+        if self._plan.was_open and not self._mqtt.session_present and self._options.session_expiry_s:
+            self._say(FORGOTTEN, "session_forgotten")
+        self._plan.was_open = True
         return [text for text, _ in refused]
 
     async def look_after(self) -> None:

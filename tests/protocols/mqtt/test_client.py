@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from protocols.mqtt.client import MqttSession, Rejected, Will, connect
 from protocols.tls import Tls
 from tests.peers.certificates import Pki, make_pki
 from tests.peers.mosquitto import Mosquitto, free_port
+from tests.protocols.mqtt import hostile
 
 DEADLINE_S = 10.0
 Version = Literal["3.1.1", "5"]
@@ -666,3 +668,39 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110 # there is no event to wait for
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 16 * 1024, 200_000])
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_publish_that_is_too_long_arrives_without_its_payload_and_the_next_one_whole(size: int, qos: int) -> None:
+    """However the stream is torn: nothing of the long one is taken for a packet, and it can be acknowledged."""
+    head = b"\x00\x01a" + (b"\x00\x07" if qos else b"") + b"\0"
+    long = hostile.packet(0x30 | qos << 1, head + b"\x30\x03\x00\x01b" * 20_000)
+    stream = long + hostile.publish(b"c", b"d")
+    fine = 60 if size < 1000 else len(stream)  # the ends of the stream are torn finely, its middle comes in one piece
+    cuts = [*range(0, fine, size), *range(max(fine, len(stream) - fine), len(stream), size), len(stream)]
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hostile.greet((reader, writer))
+        for begin, end in pairwise(cuts):
+            writer.write(stream[begin:end])
+            await writer.drain()
+            await asyncio.sleep(0)
+        told.put_nowait(await reader.read(4) if qos else b"")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    there = Broker(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    limits = mqtt.Listening(longest_payload=1000)
+    async with asyncio.timeout(DEADLINE_S), connect(options(there.port), there, client_id="x", listening=limits) as one:
+        await one.subscribe("#", 1)
+        first, second = await one.receive(), await one.receive()
+        one.acknowledge(first)
+        assert (first.topic, first.payload, first.qos) == ("a", b"", qos)
+        assert first.left_out == len(long) - 4
+        assert (second.topic, second.payload, second.left_out) == ("c", b"d", 0)
+        assert await told.get() == (b"\x40\x02\x00\x07" if qos else b"")
+    server.close()
+    await asyncio.sleep(0)

@@ -78,6 +78,21 @@ async def test_what_was_taken_and_not_yet_durable_comes_again_after_a_crash(brok
     assert again.history("t") == [(1.0, Quality.GOOD)]
 
 
+async def test_a_broker_that_forgot_the_session_is_told(tmp_path: Path) -> None:
+    """What was published meanwhile is lost: nobody can bring it back, but somebody can say so."""
+    with Mosquitto(tmp_path) as forgetful:
+        told = one(forgetful.port, topic="x")
+        async with reading(told) as read:
+            assert read.session.findings == []
+        async with reading(told) as read:
+            assert read.session.findings == []
+        forgetful.kill()
+        forgetful.start()
+        async with reading(told) as read:
+            assert ["forgotten" in finding for finding in read.session.findings] == [True]
+            assert read.session.stats.errors == {"session_forgotten": 1}
+
+
 async def test_more_messages_than_may_be_held_are_acknowledged_at_once(tmp_path: Path) -> None:
     """Else a broker that sends few at a time would be brought to a halt."""
     with Mosquitto(tmp_path, "max_inflight_messages 12") as slow:
