@@ -33,14 +33,14 @@ def free_port() -> int:
     raise PeerFailed("no port is free")
 
 
-class CoapDevices:
-    """``peer = CoapDevices({"one": {"port": 1, "scheme": "coap"}, ...})``. Other keys: oscore, ca_file, cert_file, key_file.
+class Steered:
+    """A Python program that is told what to do by one line at a time, and answers by one.
 
     It belongs to no event loop, so that one process can serve the tests of a module; what it is told takes a millisecond.
     """
 
-    def __init__(self, devices: dict[str, dict[str, Any]]) -> None:  # Any: JSON
-        self._command = (sys.executable, str(Path(__file__).with_name("coap_device.py")), json.dumps(devices))
+    def __init__(self, program: str, options: Any) -> None:  # Any: JSON
+        self._command = (sys.executable, str(Path(__file__).with_name(program)), json.dumps(options))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,7 +51,7 @@ class CoapDevices:
         if self._process is None:
             self._process = start(*self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             if self._line() != ["ready"]:
-                raise PeerFailed("the CoAP devices did not start")
+                raise PeerFailed(f"{self._command[1]} did not start")
 
     def stop(self) -> None:
         """End it at once, as a power cut would. Twice is fine."""
@@ -80,6 +80,20 @@ class CoapDevices:
         assert self._process.stdout is not None
         return self._process.stdout.readline().decode().split()
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+class CoapDevices(Steered):
+    """``peer = CoapDevices({"one": {"port": 1, "scheme": "coap"}, ...})``. Other keys: oscore, ca_file, cert_file, key_file."""
+
+    def __init__(self, devices: dict[str, dict[str, Any]]) -> None:  # Any: JSON
+        super().__init__("coap_device.py", devices)
+
     def set(self, device: str, path: str, content: bytes, content_format: int = 0) -> None:
         self.ask(f"set {device} {path} {content_format} {content.hex()}")
 
@@ -92,12 +106,19 @@ class CoapDevices:
     def observers(self, device: str, path: str) -> int:
         return int(self.ask(f"observers {device} {path}")[0])
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+class CoapPushers(Steered):
+    """Devices that push (``coap_pusher.py``), with aiocoap's credentials: ``CoapPushers({"coap://host/*": {...}})``."""
+
+    def __init__(self, credentials: dict[str, Any] | None = None) -> None:  # Any: JSON
+        super().__init__("coap_pusher.py", credentials or {})
+
+    def set(self, uri: str, content: bytes, content_format: int = 0) -> None:
+        self.ask(f"set {uri} {content_format} {content.hex()}")
+
+    def once(self, uri: str, content: bytes, content_format: int = 0) -> str:
+        """The response code, such as ``2.04``."""
+        return self.ask(f"once {uri} {content_format} {content.hex()}")[0]
 
 
 def write_context(folder: Path, *, sender: str, recipient: str, secret: str, salt: str = "") -> Path:
