@@ -15,7 +15,8 @@ from gateway import config
 from gateway.cli.template import template as command
 from protocols.templates.library import own
 from protocols.templates.shape import Template
-from tests.peers.libmodbus import LibmodbusServer
+from tests.peers.libmodbus import LibmodbusLine, LibmodbusServer
+from tests.peers.wire import Wire
 from tests.protocols.templates.proof import serve
 from tests.protocols.templates.sunspec_map import suns_map
 
@@ -99,6 +100,18 @@ async def test_try_on_a_silent_unit_ends() -> None:
         result = await try_on(server, "eastron/sdm72", "--unit-id", str(UNIT), "--timeout", "0.2", "--within", "5")
     assert result.exit_code == 1
     assert "0 of 4 tags are good" in result.stdout or "answer" in result.output
+
+
+async def test_try_over_a_serial_line() -> None:
+    """The template's own speed and parity are taken; a number of the command line wins."""
+    with Wire(baud=9600, tap=True) as wire:
+        async with LibmodbusLine(wire.tap_path, 9600, units=[UNIT]) as server:
+            await meter(server, "xy/xy-md02")
+            given = ["try", "xy/xy-md02", "--serial", wire.path, "--unit-id", str(UNIT), "--stop-bits", "2"]
+            result = await asyncio.to_thread(run, *given)
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert (lines["temperature"], lines["humidity"]) == (["30.5", "°C", "good"], ["54.6", "%", "good"])
 
 
 async def test_answers_choose_and_refuse() -> None:
