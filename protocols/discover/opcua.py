@@ -28,7 +28,7 @@ _EPOCH: Final = 116444736000000000
 """1970 in the 100 ns since 1601 in which OPC UA counts."""
 
 
-class _Broken(ValueError):
+class NotOpcUa(ValueError):
     """What the server sent is no message of this kind."""
 
 
@@ -48,7 +48,7 @@ async def endpoints(host: str, port: int = PORT, *, timeout_s: float = 5.0, time
         raise Unreachable(f"{where}: {error.strerror or error}: check address and port, and that the server runs") from error
     except asyncio.IncompleteReadError as error:
         raise Misfit(f"{where}: closes the connection instead of answering: it may be no OPC UA server") from error
-    except (_Broken, struct.error, IndexError) as error:
+    except (NotOpcUa, struct.error, IndexError) as error:
         raise Misfit(f"{where}: what came is no OPC UA ({error}): check the port") from error
 
 
@@ -63,7 +63,7 @@ async def _conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     channel, token = _opened(_Reader((await _chunk(reader, b"OPN"))[1]))
     asking = _id(_GET_ENDPOINTS) + header + _string(url) + struct.pack("<ii", 0, 0)
     writer.write(_framed(b"MSG", struct.pack("<IIII", channel, token, 2, 2) + asking))
-    return _offered(_Reader(await _whole(reader)))
+    return offered(await _whole(reader))
 
 
 def _string(text: str) -> bytes:
@@ -84,11 +84,11 @@ async def _chunk(reader: asyncio.StreamReader, wanted: bytes) -> tuple[bytes, by
     head = await reader.readexactly(8)
     kind, more, size = head[:3], head[3:4], int.from_bytes(head[4:], "little")
     if kind not in (wanted, b"ERR") or not 8 <= size <= MAX_CHUNK:
-        raise _Broken(f"it begins with {head[:4]!r}")
+        raise NotOpcUa(f"it begins with {head[:4]!r}")
     body = await reader.readexactly(size - 8)
     if kind == b"ERR":
         code, text = struct.unpack_from("<I", body)[0], _Reader(body, 4).text()
-        raise _Broken(f"the server refuses with 0x{code:08X} {text}".rstrip())
+        raise NotOpcUa(f"the server refuses with 0x{code:08X} {text}".rstrip())
     return more, body
 
 
@@ -102,7 +102,7 @@ async def _whole(reader: asyncio.StreamReader) -> bytes:
             return content
         if more != b"C":
             break
-    raise _Broken("an answer that was broken off, or has no end")
+    raise NotOpcUa("an answer that was broken off, or has no end")
 
 
 class _Reader:
@@ -135,7 +135,7 @@ class _Reader:
     def count(self) -> int:
         count = max(0, self.number("i"))
         if count > MAX_ITEMS:
-            raise _Broken(f"it claims {count} items")
+            raise NotOpcUa(f"it claims {count} items")
         return count
 
     def texts(self) -> list[str]:
@@ -163,11 +163,11 @@ class _Reader:
     def header(self, wanted: int) -> None:
         """The response header (Part 4, 7.33) of the message that was awaited."""
         if (kind := self.type_id()) not in (wanted, _FAULT):
-            raise _Broken(f"an answer of type {kind}")
+            raise NotOpcUa(f"an answer of type {kind}")
         self.skip(12)
         code, diagnostics = self.number("I"), self.number("B")
         if code & 0x80000000 or diagnostics:
-            raise _Broken(f"the server refuses with 0x{code:08X}")
+            raise NotOpcUa(f"the server refuses with 0x{code:08X}")
         self.texts()
         self.type_id()
         self.skip(1)
@@ -184,12 +184,17 @@ def _opened(body: _Reader) -> tuple[int, int]:
     return body.number("I"), body.number("I")
 
 
-def _offered(body: _Reader) -> list[Candidate]:
-    body.header(_ENDPOINTS)
-    count = body.count()
-    if count > MAX_ENDPOINTS:
-        raise _Broken(f"it claims {count} endpoints")
-    return [_endpoint(body) for _ in range(count)]
+def offered(content: bytes) -> list[Candidate]:
+    """The endpoints of a GetEndpointsResponse. Raises NotOpcUa."""
+    body = _Reader(content)
+    try:
+        body.header(_ENDPOINTS)
+        count = body.count()
+        if count > MAX_ENDPOINTS:
+            raise NotOpcUa(f"it claims {count} endpoints")
+        return [_endpoint(body) for _ in range(count)]
+    except (struct.error, IndexError) as error:
+        raise NotOpcUa(f"an answer that is cut off ({error})") from error
 
 
 def _endpoint(body: _Reader) -> Candidate:

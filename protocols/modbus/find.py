@@ -38,7 +38,7 @@ BCD_COST: Final = 2.5
 STILL_COST: Final = 4.0
 """Of a register that stayed as it was although the display did not."""
 
-_SHOWN: Final = re.compile(r"([-−+]?)((?:[0-9][0-9 ,.'’]*)?[0-9]) ?([^0-9\s].{0,15})?")
+_SHOWN: Final = re.compile(r"([-−+]?)((?:[0-9][0-9 ,.'’]*)?[0-9]) ?((?![eE][-+0-9])[^0-9\s.,][^\s]{0,15})?")
 _PREFIX: Final[dict[str, int]] = {"k": 3, "K": 3, "M": 6, "G": 9}
 _PREFIXED: Final = re.compile(r"[kKMG](W|V|A|var|VA|Hz|Pa|J|Ω|g|m|l|bar)")
 
@@ -71,10 +71,10 @@ def shown(text: str) -> Shown:
     Raises NotANumber.
     """
     match = _SHOWN.fullmatch(text.strip()) if len(text) <= MAX_TEXT else None
-    if match is None:
+    points = re.findall(r"[.,]", match[2]) if match else []
+    if match is None or (len(set(points)) > 1 and points.count(points[-1]) > 1):
         raise NotANumber(f"{text[:MAX_TEXT]!r} is no number: type what the display shows, such as 230.4 or '1.234 kWh'")
     digits = re.sub(r"[ '’]", "", match[2])
-    points = re.findall(r"[.,]", digits)
     whole, _, decimals = digits.rpartition(points[-1]) if points and points.count(points[-1]) == 1 else (digits, "", "")
     number = float(re.sub(r"[.,]", "", whole or "0") + "." + (decimals or "0"))
     if number == 0:

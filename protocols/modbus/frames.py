@@ -7,6 +7,7 @@ outside are limited before anything waits for them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -48,6 +49,9 @@ class Request:
     """How a good answer's PDU begins: function and byte count of a read; all of it where a write is echoed."""
     delay_s: float = 0.0
     """Pause that must lie before it."""
+    measure: Callable[[bytes], int] | None = None
+    """Where the length of a good answer cannot be known: what its PDU, as far as it is there, says of it (more than that while
+    it cannot be told, 0 where it is none). ``expect`` is 0 then, and ``is_answer`` leaves such an answer to ``take_tcp``."""
     tcp: bytes = field(init=False)
     """The frame without its transaction id."""
     rtu: bytes = field(init=False)
@@ -110,7 +114,11 @@ def is_exception(pdu: bytes) -> bool:
 def _fits(request: Request, pdu: bytes) -> bool:
     if pdu[0] == request.function | 0x80:
         return len(pdu) == 2
-    return len(pdu) == request.expect and pdu.startswith(request.head)
+    return len(pdu) == _size(request, pdu) and pdu.startswith(request.head)
+
+
+def _size(request: Request, pdu: bytes) -> int:
+    return request.expect if request.measure is None else request.measure(pdu)
 
 
 def is_answer(data: bytes, request: Request, transaction: bytes) -> bool:
@@ -164,9 +172,11 @@ def take_rtu(buffer: bytes, request: Request | None) -> Taken:
     function = frame[1] & 0x7F
     if frame[0] != request.unit_id or function != request.function:
         return Taken(Verdict.GARBAGE, len(buffer), why=_other(frame, request))
-    size = 5 if frame[1] & 0x80 else request.expect + 3
+    size = 5 if frame[1] & 0x80 else _size(request, frame[1:]) + 3
     if frame[1] < 0x80 and not frame[1:].startswith(request.head[: len(frame) - 1]):
         return Taken(Verdict.GARBAGE, len(buffer), why="another length or address than was asked for")
+    if not 3 < size <= MAX_PDU + 3:
+        return Taken(Verdict.GARBAGE, len(buffer), why="it does not say how long it is")
     if len(frame) < size:
         return _MORE
     if FramerRTU.compute_CRC(frame[: size - 2]) != int.from_bytes(frame[size - 2 : size], "big"):

@@ -25,6 +25,7 @@ from protocols.modbus.config import Connection, ModbusRtuTcp, ModbusTls, Network
 from protocols.modbus.frames import TCP_HEADER, Request, Taken, Verdict, is_answer, take_rtu, take_tcp
 from protocols.model import ScanStats
 from protocols.tls import client_context
+from protocols.trace.wire import Tap
 
 MAX_FOREIGN_BYTES: Final = 64 * 1024
 """A peer that sends so much that nobody asked for, between two answers, is cut off."""
@@ -61,6 +62,8 @@ class Line(ABC):
         """Why the connection is gone; None while it lives."""
         self.foreign = ""
         """What the last foreign frame was, for a person."""
+        self.tap: Tap | None = None
+        """Who is told all that passes; None, as nearly always, while nobody records."""
         self._loop = asyncio.get_running_loop()
         self._now = SystemClock().monotonic  # the wire's own time: finer than uvloop's, and no test may stop it
         self._timeout_s = options.timeout_s
@@ -181,6 +184,8 @@ class Line(ABC):
     def _miss(self, reason: str, text: str) -> None:
         self._count(reason)
         self._request = None
+        if self.tap is not None:
+            self.tap.trouble(text)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Missed(reason, text))
 
@@ -191,6 +196,8 @@ class Line(ABC):
         """The connection is gone: tell whoever waits, and whoever comes."""
         if self.trouble is None:
             self.trouble = error
+            if self.tap is not None:
+                self.tap.trouble(str(error))
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.trouble)
 
@@ -380,6 +387,7 @@ class NetworkLine(Line):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.tap = None  # that we close is no trouble
         self._fail(Unreachable(f"{self.where}: the connection was closed"))
         await self._leave()
 
@@ -418,6 +426,8 @@ class NetworkLine(Line):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came over the wire."""
+        if self.tap is not None:
+            self.tap.received(data)
         request = self._request
         if request is not None and not self._is_rtu and not self._buffer and is_answer(data, request, self._number):
             self._heard_at = self._now()
@@ -438,10 +448,14 @@ class NetworkLine(Line):
     def _send(self, request: Request) -> None:
         assert self._transport is not None  # _ready has seen to it
         if self._is_rtu:
+            if self.tap is not None:
+                self.tap.sent(request.rtu)
             self._transport.write(request.rtu)
             return
         self._transaction = self._transaction % 0xFFFF + 1
         self._number = self._transaction.to_bytes(2, "big")
+        if self.tap is not None:
+            self.tap.sent(self._number + request.tcp)
         self._transport.write(self._number + request.tcp)
 
     def _garbage(self, taken: Taken, data: bytes) -> None:

@@ -68,6 +68,7 @@ class SerialLine(Line):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.tap = None  # that we close is no trouble
         self._fail(Unreachable(f"{self.where}: the port was closed"))
         self._cut()
 
@@ -92,6 +93,8 @@ class SerialLine(Line):
             return
         if self._echo:
             data = self._without_echo(data)
+        if self.tap is not None and data:
+            self.tap.received(data)
         self._received(data)
 
     def _without_echo(self, data: bytes) -> bytes:
@@ -117,6 +120,8 @@ class SerialLine(Line):
 
     def _send(self, request: Request) -> None:
         self._echo = request.rtu if self._options.echo else b""
+        if self.tap is not None:
+            self.tap.sent(request.rtu)
         self._unsent = request.rtu
         self._writable()
 

@@ -7,20 +7,24 @@ more, the connection is given up as unreachable. What the user should hear once 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from protocols.clock import Clock
-from protocols.contract import Unreachable
-from protocols.modbus.config import AnyConnection, Network
+from protocols.contract import DriverError, Unreachable
+from protocols.modbus.config import AnyConnection, ModbusTcp, ModbusTls, Network
 from protocols.modbus.frames import EXCEPTIONS, Request, is_exception
 from protocols.modbus.line import Line, Missed
 from protocols.modbus.plan import DevicePlan, Group, Plan, split
+from protocols.modbus.question import NoQuestion, question
+from protocols.modbus.trace import Cutter
 from protocols.modbus.wire import Block
 from protocols.modbus.write import Writer
 from protocols.model import Batch, Command, Outcome, Quality, ScanStats, silence
 from protocols.schedule import Job, Schedule, phase_of
+from protocols.trace.ring import Frame
+from protocols.trace.wire import Answer
 
 LOOK_S: Final = 1.0
 """A pause is never slept through longer than this without a look whether the connection still lives."""
@@ -93,6 +97,20 @@ class ModbusSession:
 
     async def write(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         return await self._writer.write(commands)
+
+    def record(self, take: Callable[[Frame], None] | None) -> None:
+        """See :class:`protocols.trace.wire.Recordable`."""
+        is_rtu = not isinstance(self._options, ModbusTcp | ModbusTls)
+        self._line.tap = None if take is None else Cutter(take, self._clock, is_rtu=is_rtu)
+
+    async def ask(self, unit_id: int, request: bytes) -> Answer:
+        """See :class:`protocols.trace.wire.Askable`."""
+        try:
+            return Answer(content=await self._line.ask(question(unit_id, request)))
+        except Missed as miss:
+            return Answer(missed=miss.reason, text=str(miss))
+        except (NoQuestion, DriverError) as error:
+            return Answer(missed="refused" if isinstance(error, NoQuestion) else "closed", text=str(error))
 
     def _fill(self, now: float) -> Schedule:
         schedule = Schedule(self._stats, self._options.retry_max_s)

@@ -7,7 +7,7 @@ a wrong checksum and a missing answer are trouble.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from pymodbus.framer import FramerRTU
@@ -118,9 +118,14 @@ def _tcp_size(stream: bytes) -> int:
     return 6 + length if 2 <= length <= MAX_PDU + 1 else 0
 
 
-def is_rtu(frame: bytes) -> bool:
-    """Whether a frame of unknown kind is RTU rather than Modbus TCP."""
-    return _tcp_size(frame) != len(frame) and has_checksum(frame)
+def are_rtu(frames: Iterable[Frame]) -> bool:
+    """Whether frames of unknown kind are RTU rather than Modbus TCP: most of them end with a right checksum.
+
+    One alone does not tell: an RTU read of two registers at 0 has the length that Modbus TCP would say, and a TCP frame in
+    65,536 has a right checksum by chance.
+    """
+    right = [has_checksum(frame.content) for frame in frames if frame.content]
+    return 2 * sum(right) > len(right)
 
 
 def parts(frame: bytes, *, is_rtu: bool) -> tuple[int, bytes] | None:
@@ -142,7 +147,8 @@ def exception_of(frame: bytes, *, is_rtu: bool) -> str:
 class Teller:
     """Frames in words, one line each; an answer is told with what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_rtu: bool) -> None:
+        self._is_rtu = is_rtu
         self._asked: dict[int, bytes] = {}
         """The last request's PDU by unit id."""
 
@@ -151,7 +157,7 @@ class Teller:
         if frame.way is Way.NOTE:
             return f"! {frame.trouble}"
         sign = ">" if frame.way is Way.SENT else "<"
-        found = parts(frame.content, is_rtu=is_rtu(frame.content))
+        found = parts(frame.content, is_rtu=self._is_rtu)
         if found is None:
             return f"{sign} {frame.content[:64].hex(' ')}" + (f" ({frame.trouble})" if frame.trouble else "")
         unit_id, pdu = found

@@ -17,7 +17,7 @@ from typing import Final
 from pymodbus.framer import FramerRTU
 
 from protocols.modbus.frames import MAX_PDU
-from protocols.modbus.trace import is_rtu, parts
+from protocols.modbus.trace import are_rtu, parts
 from protocols.trace.ring import Frame, Way
 
 MAX_CLIENTS: Final = 16
@@ -57,8 +57,8 @@ def recording(frames: Sequence[Frame]) -> Recording:
     """What a trace holds of requests and answers. One request is in flight at a time, or tells its answer by its transaction id."""
     made = Recording()
     waiting: dict[bytes, Asked] = {}
+    rtu = are_rtu(frames)
     for frame in frames:
-        rtu = is_rtu(frame.content)
         found = parts(frame.content, is_rtu=rtu) if frame.content else None
         key = b"" if rtu else frame.content[:2]
         if found is None or not found[1]:
