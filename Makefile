@@ -16,7 +16,7 @@ SITE ?= site.yaml
 ARGS ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
 TEST_PACKAGES := python3-venv $(COMPILER) curl mosquitto mosquitto-clients openssl e2fsprogs nodejs npm \
-	strace faketime util-linux
+	strace faketime util-linux libcoap3-bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
