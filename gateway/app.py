@@ -98,6 +98,11 @@ class Appliance:
         lines = [line.connection.status for line in self._lines.values()]
         return lines + [one.status for one in self._deliveries.values()] + [one.status for one in self._faces.values()]
 
+    def connection(self, name: str) -> Connection | None:
+        """The running connection of this name."""
+        line = self._lines.get(name)
+        return line.connection if line else None
+
     @property
     def scan_stats(self) -> dict[str, ScanStats]:
         """How punctual the scans of each connection are."""
@@ -238,7 +243,7 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
 
             async with (
-                control.serving(journal, folder),
+                control.serving(journal, folder, appliance.connection, clock),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.apply(site)

@@ -7,6 +7,7 @@ adding up the statistics of successive sessions, and saying a driver's findings 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ class Connection:
     past: ScanStats = field(default_factory=ScanStats)
     """The statistics of the sessions that have ended."""
     said: set[str] = field(default_factory=set)
+    watcher: Callable[[Session], None] | None = None
+    """Called with every session before its first scan: who looks at this connection, as ``holdfast trace`` does."""
 
     @property
     def stats(self) -> ScanStats:
@@ -55,6 +58,8 @@ class Connection:
     async def _read(self, take: Take, clock: Clock, up: links.Up) -> None:
         async with self.driver.open(self.options, clock=clock) as session:
             self.session = session
+            if self.watcher is not None:
+                self.watcher(session)
             proven = isinstance(session, Proven) and session.proven
             if proven:
                 up()

@@ -12,16 +12,17 @@ import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
-from gateway import questions
+from gateway import questions, wires
 from gateway.journal import Journal, StorageError
 from gateway.tasks import cancel
+from protocols.clock import Clock, SystemClock
 
 log = structlog.get_logger("holdfast.control")
 
@@ -30,6 +31,7 @@ MAX_LINE: Final = 1024 * 1024
 REQUEST_TIMEOUT_S: Final = 10.0
 LISTEN_AGAIN_S: Final = 1.0
 _Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+_Lines = Callable[[questions.Request], questions.Lines]
 
 
 class NotRunning(Exception):
@@ -41,12 +43,18 @@ class ControlError(Exception):
 
 
 @asynccontextmanager
-async def serving(journal: Journal, folder: Path) -> AsyncIterator[None]:
-    """Answer questions about ``journal`` on ``folder/control.sock`` until left."""
+async def serving(journal: Journal, folder: Path, find: wires.Find = wires.nothing_runs, clock: Clock | None = None) -> AsyncIterator[None]:
+    """Answer questions about ``journal``, and about the connections that ``find`` gives, on ``folder/control.sock`` until left."""
+    time = clock or SystemClock()
+
+    def lines(request: questions.Request) -> questions.Lines:
+        if isinstance(request, questions.OfConnection):
+            return wires.answer(find, request, time)
+        return questions.answer(journal, request)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):  # whoever asked has gone: nobody is left to tell
-            await _answer(journal, reader, writer)
+            await _answer(lines, reader, writer)
         writer.close()
 
     with _short(folder) as path:
@@ -107,7 +115,7 @@ async def ask(folder: Path, request: questions.Request) -> questions.Lines:
         writer.close()
 
 
-async def _answer(journal: Journal, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer(lines: _Lines, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
             request = msgspec.json.decode(await reader.readline(), type=questions.Request)
@@ -117,10 +125,11 @@ async def _answer(journal: Journal, reader: asyncio.StreamReader, writer: asynci
         return
     end: dict[str, object] = {"end": True}
     try:
-        async for line in questions.answer(journal, request):
-            writer.write(msgspec.json.encode(line) + b"\n")
-            await writer.drain()
-    except StorageError as error:  # the disk refuses to be read: that is an answer, and everything else goes on
+        async with aclosing(lines(request)) as answers:  # closed at once where whoever asked goes away
+            async for line in answers:
+                writer.write(msgspec.json.encode(line) + b"\n")
+                await writer.drain()
+    except (StorageError, wires.CannotLook) as error:  # the disk refuses to be read: that is an answer, and everything else goes on
         end = {"error": str(error)}
     writer.write(msgspec.json.encode(end) + b"\n")
     await writer.drain()

@@ -1,4 +1,7 @@
-"""What may be asked of a journal, and the answers, line by line: the same for a running gateway and a stopped one."""
+"""What may be asked of a gateway, and what its journal answers, line by line: the same for a running gateway and a stopped one.
+
+What is asked of a connection is answered in ``wires.py``.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,28 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="ex
     last: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-Request = Stat | Verify | Tail | Export
+class Trace(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="trace"):
+    """The frames of a connection as they pass; with ``until_trouble``, those around the first trouble."""
+
+    connection: str
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+    until_trouble: bool = False
 
 
-async def answer(journal: Journal, request: Request) -> Lines:
+class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read"):
+    """One question to a device over a connection that is in use. What does not read is refused by the driver."""
+
+    connection: str
+    unit_id: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    request: Annotated[bytes, msgspec.Meta(max_length=256)]
+
+
+OfJournal = Stat | Verify | Tail | Export
+OfConnection = Trace | Read
+Request = OfJournal | OfConnection
+
+
+async def answer(journal: Journal, request: OfJournal) -> Lines:
     """The lines that answer ``request``."""
     if isinstance(request, Stat):
         yield msgspec.to_builtins(journal.ledger())

@@ -57,7 +57,7 @@ def export(site: Path, lane: str, first: int, last: int | None) -> None:
     _ask(site, questions.Export(lane=Lane(lane), first=first, last=last))
 
 
-def _ask(site: Path, question: questions.Request) -> None:
+def _ask(site: Path, question: questions.OfJournal) -> None:
     """Put ``question`` to the running gateway, or answer it from the journal of a stopped one."""
     options = loaded(site).journal
     try:
@@ -68,13 +68,13 @@ def _ask(site: Path, question: questions.Request) -> None:
         sys.stderr.close()
 
 
-async def _print(options: model.JournalOptions, base: Path, question: questions.Request) -> None:
+async def _print(options: model.JournalOptions, base: Path, question: questions.OfJournal) -> None:
     async with aclosing(_answers(options, base, question)) as answers:
         async for line in answers:
             click.echo(json.dumps(line, ensure_ascii=False))
 
 
-async def _answers(options: model.JournalOptions, base: Path, question: questions.Request) -> questions.Lines:
+async def _answers(options: model.JournalOptions, base: Path, question: questions.OfJournal) -> questions.Lines:
     folder = config.resolve(options.path, base)
     try:
         async with aclosing(control.ask(folder, question)) as answers:

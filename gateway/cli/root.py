@@ -38,11 +38,14 @@ LATER: Final = {
     "browse": _Later("gateway.cli.browse", "browse"),
     "consume": _Later("gateway.cli.consume", "consume"),
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
+    "find-number": _Later("gateway.cli.find", "find_number"),
     "import": _Later("gateway.cli.browse", "import_"),
     "journal": _Later("gateway.cli.journal", "journal"),
     "opcua": _Later("gateway.cli.opcua", "opcua"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
+    "scan": _Later("gateway.cli.scan", "scan"),
     "template": _Later("gateway.cli.template", "template"),
+    "trace": _Later("gateway.cli.trace", "trace"),
 }
 
 
