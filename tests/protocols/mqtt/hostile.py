@@ -47,10 +47,14 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 async def greet(talk: Talk, reason: int = 1) -> None:
     """CONNECT, CONNACK; SUBSCRIBE, SUBACK."""
+    await connected(talk)
+    await subscribed(talk, reason)
+
+
+async def connected(talk: Talk) -> None:
     reader, writer = talk
     await _packet(reader)
     writer.write(CONNACK)
-    await subscribed(talk, reason)
 
 
 async def subscribed(talk: Talk, reason: int) -> None:

@@ -704,3 +704,21 @@ async def test_a_publish_that_is_too_long_arrives_without_its_payload_and_the_ne
         assert await told.get() == (b"\x40\x02\x00\x07" if qos else b"")
     server.close()
     await asyncio.sleep(0)
+
+
+async def test_a_broker_that_takes_its_time_to_answer_a_subscription_is_waited_for() -> None:
+    """Nothing was acknowledged before, and nothing had to be: only from the SUBSCRIBE on an answer is due."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hostile.connected((reader, writer))
+        await asyncio.sleep(1.5)  # several looks of the keepalive's watch
+        await hostile.subscribed((reader, writer), 1)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    there = Broker(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    async with asyncio.timeout(DEADLINE_S), connect(options(there.port, keepalive_s=5), there, client_id="x") as one:
+        await one.subscribe("#", 1)
+    server.close()
+    await asyncio.sleep(0)
