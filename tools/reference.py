@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from gateway.cli import main as holdfast
 from gateway.config.__main__ import differing, write
 from gateway.config.__main__ import pages as configuration_pages
+from gateway.config.comparison import comparison
 from gateway.journal import Ledger
 from gateway.links import Status
 from gateway.telemetry import metrics
@@ -80,7 +81,13 @@ def template_table() -> str:
 
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {**configuration_pages(), "commands.md": commands(), "metrics.md": metric_table(), "templates.md": template_table()}
+    return {
+        **configuration_pages(),
+        "commands.md": commands(),
+        "metrics.md": metric_table(),
+        "protocols.md": comparison(),
+        "templates.md": template_table(),
+    }
 
 
 def main(arguments: list[str]) -> int:
