@@ -7,7 +7,6 @@ was read goes to standard error.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from protocols.modbus.frames import EXCEPTIONS, is_exception, read_request
 from protocols.modbus.line import Missed
 from protocols.model import ScanStats
 from protocols.templates.device import answer_of, make
-from protocols.templates.library import Library, Unusable, sources
+from protocols.templates.library import Library, Unusable, own, sources
 from protocols.templates.shape import Row, Template
 from protocols.templates.sunspec import Found, SunSpecError, walk
 from protocols.templates.trial import Reading, Recognition, attempt
@@ -46,8 +45,15 @@ def template() -> None:
 @click.argument("word", default="")
 @FOLDER
 def list_(word: str, folder: Path | None) -> None:
-    """List templates; with WORD those in whose name, maker, models or kind it occurs."""
-    found = [*_guarded(folder, word)]
+    """List templates; with WORD those in whose name, maker, models or kind it occurs.
+
+    WORD may also be what a device says of itself ("Schneider METSEPM5110 v2"): then the templates of that model.
+    """
+    library = _library(folder)
+    try:
+        found = [*library.find(word)] or library.suggested(word)
+    except Unusable as error:
+        fail(str(error), WRONG)
     if not found:
         fail(f"no template has {word!r} in it: holdfast template list shows all", FAILED)
     width = max(len(one.name) for one in found)
@@ -117,22 +123,27 @@ def try_(name: str, folder: Path | None, **given: Any) -> None:  # Any: click's 
     sys.exit(0 if good else FAILED)
 
 
-def _guarded(folder: Path | None, word: str) -> Iterator[Template]:
-    try:
-        yield from Library([folder] if folder else []).find(word)
-    except Unusable as error:
-        fail(str(error), WRONG)
+def _library(folder: Path | None) -> Library:
+    return Library([folder]) if folder else own()
 
 
 def _find(name: str, folder: Path | None) -> Template:
-    library = Library([folder] if folder else [])
+    library = _library(folder)
     try:
-        if name in (names := [*library.names()]):
-            return library[name]
+        found = _known_template(library, name)
+        near = [] if found else [each for each in library.names() if name.rpartition("/")[2] in each]
     except Unusable as error:
         fail(str(error), WRONG)
-    near = [each for each in names if name.rpartition("/")[2] in each]
-    return fail(f"there is no template {name!r}; {f'did you mean {near[0]}?' if near else 'holdfast template list shows all'}", WRONG)
+    return found or fail(
+        f"there is no template {name!r}; {f'did you mean {near[0]}?' if near else 'holdfast template list shows all'}", WRONG
+    )
+
+
+def _known_template(library: Library, name: str) -> Template | None:
+    try:
+        return library[name]
+    except KeyError:
+        return None
 
 
 def _connection(one: Template, given: Row) -> Row:

@@ -21,6 +21,8 @@ from protocols.templates.shape import MAY_WRITE, WRITABLE, Family, Product, Row,
 OWN: Final = Path(__file__).parent / "data"
 MAX_BYTES: Final = 4 * 1024**2
 MAX_FILES: Final = 2000
+SHORTEST_MODEL: Final = 3
+"""Letters and digits of a model's name; a shorter one is found in any text."""
 T = TypeVar("T")
 
 
@@ -109,10 +111,24 @@ class Library:
             if all(part in text for part in word.casefold().split()):
                 yield template
 
+    def suggested(self, text: str, limit: int = 10) -> list[Template]:
+        """Templates of the models that ``text`` names, as devices say what they are ("METSEPM5110 rev 2"); the longest name first."""
+        said = _letters(text)
+        found: list[tuple[int, str, Template]] = []
+        for template in self.find():
+            lengths = [len(model) for one in template.models if len(model := _letters(one)) >= SHORTEST_MODEL and model in said]
+            if lengths:
+                found.append((-max(lengths) - 100 * (_letters(template.manufacturer) in said), template.name, template))
+        return [template for _, _, template in sorted(found, key=lambda one: one[:2])[:limit]]
+
     def _family(self, path: Path) -> Family:
         if path not in self._families:
             self._families[path] = read(path, Family)
         return self._families[path]
+
+
+def _letters(text: str) -> str:
+    return "".join(sign for sign in text.casefold() if sign.isalnum())
 
 
 def _files(root: Path, folder: str) -> list[Path]:

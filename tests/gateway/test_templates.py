@@ -48,6 +48,18 @@ def test_list_finds_by_any_word() -> None:
     assert run("list", "nobody makes this").exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ("Schneider Electric, METSEPM5110, V02.00", "schneider/pm5110"),
+        ("vendor ABB; product B23 312-100", "abb/b23"),
+        ("WAGO 750-881 PFC ETHERNET", "wago/750-880"),
+    ],
+)
+def test_what_a_device_says_of_itself_leads_to_its_template(said: str, first: str) -> None:
+    assert run("list", said).stdout.split()[0] == first
+
+
 def test_show_says_everything() -> None:
     said = yaml.safe_load(run("show", METER).stdout)
     assert said["questions"]["wiring"]["default"] == "3P4W"
