@@ -20,9 +20,10 @@ from gateway import config, control, links
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.config.drivers import Drivers, installed
-from gateway.config.faces import AnyFace
+from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.faces.modbus import ModbusServer
+from gateway.faces.opcua import OpcuaServer
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
@@ -71,6 +72,17 @@ class _Parts:
     gateway: model.Gateway
     reader: Reader
     latest: Latest
+    clock: Clock
+    status: links.Status
+
+
+@dataclass(frozen=True, slots=True)
+class _FaceParts:
+    """What a face is made of, beside its options."""
+
+    gateway: model.Gateway
+    latest: Latest
+    gate: Gate
     clock: Clock
     status: links.Status
 
@@ -126,7 +138,7 @@ class Appliance:
                 self._start_uplink(uplink, site.gateway)
         for face in site.faces:
             if face.name not in change.faces.unchanged:
-                self._start_face(face)
+                self._start_face(face, site.gateway)
         self._site = site
 
     async def stop(self) -> None:
@@ -181,10 +193,10 @@ class Appliance:
         await cancel(delivery.task)
         log.info("uplink_stopped", name=name)
 
-    def _start_face(self, face: AnyFace) -> None:
+    def _start_face(self, face: AnyFace, gateway: model.Gateway) -> None:
         status = links.Status("face", face.name)
-        server = ModbusServer(face, self.latest, self.commands, status, self._clock)
-        task = self._tasks.create_task(links.keep(server.session, status, clock=self._clock), name=f"face {face.name}")
+        session = _FACES[type(face)](face, _FaceParts(gateway, self.latest, self.commands, self._clock, status))
+        task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"face {face.name}")
         self._faces[face.name] = _Shown(status, task)
 
     async def _stop_face(self, name: str) -> None:
@@ -218,6 +230,19 @@ def _plain(options: model.PlainMqttUplink, made_of: _Parts) -> links.Session:
 _MakeUplink = Callable[[Any, _Parts], links.Session]  # Any: the Struct that is its key in the table
 
 _UPLINKS: dict[type, _MakeUplink] = {model.SparkplugUplink: _sparkplug, model.PlainMqttUplink: _plain}
+
+
+def _modbus_server(face: ModbusFace, made_of: _FaceParts) -> links.Session:
+    return ModbusServer(face, made_of.latest, made_of.gate, made_of.status, made_of.clock).session
+
+
+def _opcua_server(face: OpcuaFace, made_of: _FaceParts) -> links.Session:
+    return OpcuaServer(face, made_of.gateway, made_of.latest, made_of.gate, made_of.status, made_of.clock).session
+
+
+_MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that is its key in the table
+
+_FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
 def _nothing_of(site: model.Site) -> model.Site:

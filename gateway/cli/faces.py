@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.cli.common import SITE, WRONG, fail, loaded
 from gateway.config.drivers import installed
+from gateway.config.faces import ModbusFace
 from gateway.config.register_map import documentation, made
 
 
@@ -19,10 +20,11 @@ from gateway.config.register_map import documentation, made
 def register_map(site: Path, face: str, pin: bool) -> None:
     """Print the registers of the Modbus face FACE in SITE: a table, Markdown."""
     document = loaded(site)
-    options = next((one for one in document.faces if one.name == face), None)
+    faces = [one for one in document.faces if isinstance(one, ModbusFace)]
+    options = next((one for one in faces if one.name == face), None)
     if options is None:
-        names = ", ".join(one.name for one in document.faces) or "none"
-        fail(f"no face is called {face!r} in {site}; there is: {names}", WRONG)
+        names = ", ".join(one.name for one in faces) or "none"
+        fail(f"no Modbus face is called {face!r} in {site}; there is: {names}", WRONG)
     drivers = installed()
     devices = [device for one in document.connections for device in drivers[one.__struct_config__.tag].devices(one)]
     if pin:

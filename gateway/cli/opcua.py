@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from gateway.cli.common import SITE, WRONG, fail, loaded
+from gateway.config.faces import OpcuaFace
 from protocols.opcua import certificates
 from protocols.opcua.certificates import SHELVES, Shelved
 from protocols.opcua.config import OpcUa
@@ -24,7 +25,7 @@ def opcua() -> None:
 
 @opcua.group()
 def trust() -> None:
-    """Which servers CONNECTION of SITE trusts. The gateway looks each time it connects: nothing has to be restarted."""
+    """Whom CONNECTION (or OPC UA face) of SITE trusts. The gateway looks at each new channel: nothing has to be restarted."""
 
 
 @trust.command("list")
@@ -121,11 +122,11 @@ def remove(site: Path, connection: str, fingerprint: str) -> None:
 
 def _folder(site: Path, connection: str) -> Path:
     document = loaded(site)
-    found = [one for one in document.connections if isinstance(one, OpcUa)]
+    found = [one for one in (*document.connections, *document.faces) if isinstance(one, OpcUa | OpcuaFace)]
     one = next((each for each in found if each.name == connection), None)
     if one is None:
         names = ", ".join(each.name for each in found) or "none"
-        fail(f"no OPC UA connection is called {connection!r} in {site}; there is: {names}", WRONG)
+        fail(f"no OPC UA connection or face is called {connection!r} in {site}; there is: {names}", WRONG)
     return Path(one.security.folder)
 
 

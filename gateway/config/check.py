@@ -19,7 +19,7 @@ from gateway.config import budget
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
 from gateway.config.explain import did_you_mean, fields_of
-from gateway.config.faces import networks
+from gateway.config.faces import OpcuaFace, networks
 from gateway.config.model import COMMANDS, MqttUplink, PlainMqttUplink, Site, SparkplugUplink
 from gateway.config.register_map import problems as register_problems
 from protocols.contract import Driver, Problem
@@ -101,9 +101,25 @@ def _faces(site: Site, devices: list[Device]) -> Iterator[Problem]:
             yield warning((*path, "clients"), f"it listens on {face.host}, and nobody but this machine may connect", advice)
         if face.port and ports.setdefault(face.port, show((*path, "port"))) != show((*path, "port")):
             yield error((*path, "port"), f"{ports[face.port]} is {face.port} too", "give each its own port")
-        if len(devices) == sum(1 for _ in _devices(site)):  # a connection that is wrong is said already
+        if isinstance(face, OpcuaFace):
+            yield from _opcua_face(path, face)
+        elif len(devices) == sum(1 for _ in _devices(site)):  # a connection that is wrong is said already
             for problem in register_problems(face, devices):
                 yield msgspec.structs.replace(problem, path=f"{show(path)}.{problem.path}")
+
+
+def _opcua_face(path: tuple[str | int, ...], face: OpcuaFace) -> Iterator[Problem]:
+    security = face.security
+    if not (face.anonymous or face.users or face.user_certificates):
+        yield error((*path, "users"), "nobody may enter", "add users, or set user_certificates or anonymous")
+    if "none" in security.policies and not _is_loopback(face.host):
+        message = f"it listens on {face.host}, and what goes over the network can be read and changed by anybody"
+        yield warning((*path, "security", "policies"), message, "remove none, and have the clients use one of the others")
+    if bool(security.cert_file) != bool(security.key_file):
+        missing = "key_file" if security.cert_file else "cert_file"
+        yield error((*path, "security", missing), "a certificate and its key belong together", f"add {missing}, or give neither")
+    names = [((*path, "users", at, "name"), user.name) for at, user in enumerate(face.users)]
+    yield from _unique("user", names, where=" on this face")
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from protocols.model import Kind
 from protocols.options import Host, Name
+from protocols.secret import Secret
 
 Order = Literal["big", "little"]
 
@@ -66,4 +67,52 @@ class ModbusFace(Face, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
     idle_close_s: Annotated[float, Meta(ge=1, le=86400, description="Silence after which a client is cut off, in seconds.")] = 120.0
 
 
-AnyFace = ModbusFace
+Policy = Literal["none", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"]
+Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class OpcuaSecurity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an OPC UA face is protected, and which programs it trusts."""
+
+    policies: Annotated[
+        tuple[Policy, ...],
+        Meta(min_length=1, max_length=4, description="Security policies that are offered, always sign and encrypt; none only where said."),
+    ] = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
+    folder: Annotated[
+        Path,
+        Meta(description="Folder of own/, trusted/, issuers/, crl/ and rejected/, and of users/ with the same; made when needed."),
+    ] = "/var/lib/holdfast/opcua-server"
+    cert_file: Annotated[
+        str, Meta(max_length=4096, description="Certificate of the face (RSA, PEM or DER); empty makes one at first use.")
+    ] = ""
+    key_file: Annotated[str, Meta(max_length=4096, description="Its private key (PEM).")] = ""
+    key_password: Annotated[Secret | None, Meta(description="Where the private key's password lies.")] = None
+
+
+class FaceUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Somebody who may enter with a password."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=255, description="Name of the user.")]
+    password: Annotated[Secret, Meta(description="Where the password lies.")]
+
+
+class OpcuaFace(Face, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="opcua-server"):
+    """The gateway as an OPC UA server."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes a free one.")] = 4840
+    security: Annotated[OpcuaSecurity, Meta(description="Policies, certificates, trust.")] = OpcuaSecurity()
+    users: Annotated[tuple[FaceUser, ...], Meta(max_length=256, description="Who may enter with a name and a password.")] = ()
+    user_certificates: Annotated[
+        bool, Meta(description="Whether users may enter with a certificate that lies in users/trusted of security.folder.")
+    ] = False
+    anonymous: Annotated[bool, Meta(description="Whether trusted programs may enter without a user.")] = False
+    refresh_s: Annotated[float, Meta(ge=0.05, le=3600, description="How often monitored values are looked at, in seconds.")] = 1.0
+    max_clients: Annotated[int, Meta(ge=1, le=256, description="Most sessions at once.")] = 16
+    max_subscriptions: Annotated[int, Meta(ge=1, le=1000, description="Most subscriptions of one session.")] = 20
+    max_items: Annotated[int, Meta(ge=1, le=1_000_000, description="Most monitored items of one session.")] = 20_000
+    max_message_bytes: Annotated[
+        int, Meta(ge=8192, le=4 * 1024**2, description="Longest request; a long one is read in one go, while everything else waits.")
+    ] = 256 * 1024
+
+
+AnyFace = ModbusFace | OpcuaFace
