@@ -1,7 +1,7 @@
 """Finds templates: Holdfast's own, and those in folders of a site. ``eastron/sdm630`` is product ``sdm630`` in folder ``eastron``.
 
-A file that is wrong is an :class:`Unusable`, which says what and where; it does not hide the others. A template of a site
-goes before one of ours that has the same name.
+A file that is wrong is an :class:`Unusable`, which says what and where. A template of a site goes before one of ours that has
+the same name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from protocols.templates.shape import MAY_WRITE, WRITABLE, Family, Product, Row,
 OWN: Final = Path(__file__).parent / "data"
 MAX_BYTES: Final = 4 * 1024**2
 MAX_FILES: Final = 2000
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 SHORTEST_MODEL: Final = 3
 """Letters and digits of a model's name; a shorter one is found in any text."""
 T = TypeVar("T")
@@ -87,6 +88,8 @@ class Library:
         """Raises KeyError where there is none of that name, Unusable where it cannot be used."""
         if name in self._templates:
             return self._templates[name]
+        if not _NAME.fullmatch(name):
+            raise KeyError(name)
         folder, _, product = name.partition("/")
         for root in self._roots:
             for path in _files(root, folder):
@@ -132,8 +135,6 @@ def _letters(text: str) -> str:
 
 
 def _files(root: Path, folder: str) -> list[Path]:
-    if any(sign in folder for sign in "/\\") or folder in ("", ".", ".."):
-        return []
     return sorted(path for path in root.glob(f"{folder}/*.yaml"))[:MAX_FILES]
 
 

@@ -15,8 +15,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from protocols.options import Name
-
 Row = dict[str, Any]  # Any: a tag as it is written; the driver's Struct judges it
 Answer = str | int | float
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=1000)]
@@ -159,7 +157,8 @@ class TemplateTag(Struct, frozen=True, kw_only=True):
 class Template(Struct, frozen=True, kw_only=True):
     """One product, whole: what a device is made of."""
 
-    name: Name
+    name: str
+    """Folder and product: ``eastron/sdm630``."""
     manufacturer: str
     models: tuple[str, ...]
     kind: str

@@ -10,9 +10,11 @@ import asyncio
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from protocols.modbus.check import check
+from protocols.modbus.config import ModbusRtu
 from protocols.model import Quality
 from protocols.templates.library import own, sources
 from tests.peers.libmodbus import LibmodbusServer
@@ -69,6 +71,15 @@ def test_nothing_is_wrong_with_it(name: str) -> None:
     made = device(template, "one", 1)
     assert check(connection([made], 502)) == []
     assert covered(template, made) == []
+
+
+@pytest.mark.parametrize("name", [template.name for template in FIXED if "modbus-rtu" in template.connection.protocols])
+def test_its_own_line_carries_it(name: str) -> None:
+    """On a serial line as the device leaves the factory its scans fit, at the template's own speeds."""
+    template = LIBRARY[name]
+    hints = {key: value for key in ("baud_rate", "parity", "stop_bits") if (value := getattr(template.connection, key)) is not None}
+    line = {"type": "modbus-rtu", "name": "line", "serial_port": "/dev/null", **hints, "devices": [device(template, "one", 1)]}
+    assert [problem for problem in check(msgspec.convert(line, ModbusRtu)) if problem.path != "stop_bits"] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
