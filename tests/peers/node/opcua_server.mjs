@@ -130,8 +130,8 @@ plant["one/pressure"] = { value: 1, node: pressure, tell: () => pressure.setValu
 // Many values that change, each second another number.
 const bulk = [];
 for (let at = 0; at < (wish.bulk ?? 0); at += 1) {
-  if (at % 100 === 0) bulk.folder = ns.addFolder(folders.two, { browseName: `bulk${at / 100}` });
-  bulk.push(ns.addVariable({ organizedBy: bulk.folder, browseName: `v${at}`, nodeId: `s=bulk/${at}`, dataType: "Double", minimumSamplingInterval: 0 }));
+  if (at % 100 === 0) bulk.folder = ns.addObject({ componentOf: folders.two, browseName: `bulk${at / 100}` });
+  bulk.push(ns.addVariable({ componentOf: bulk.folder, browseName: `v${at}`, nodeId: `s=bulk/${at}`, dataType: "Double", minimumSamplingInterval: 0 }));
 }
 let turn = 0;
 function change() {
