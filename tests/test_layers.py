@@ -80,6 +80,8 @@ OWN_TIME: Final[dict[str, str]] = {}
 
 SHARED_PROTOCOL_MODULES: Final = {
     "model",
+    "outcomes",
+    "turns",
     "contract",
     "clock",
     "schedule",

@@ -15,7 +15,6 @@ import math
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -26,6 +25,7 @@ from protocols.modbus.frames import TCP_HEADER, Request, Taken, Verdict, is_answ
 from protocols.model import ScanStats
 from protocols.tls import client_context
 from protocols.trace.wire import Tap
+from protocols.turns import Turns
 
 MAX_FOREIGN_BYTES: Final = 64 * 1024
 """A peer that sends so much that nobody asked for, between two answers, is cut off."""
@@ -79,9 +79,7 @@ class Line(ABC):
         self._quiet_s = 0.0  # silence that must pass before the line may be used; 0 while it is clean
         self._sent_at = self._ended_at = self._heard_at = 0.0
         self._slowest_s = 0.0
-        self._busy = False
-        self._urgent: deque[asyncio.Future[None]] = deque()
-        self._patient: deque[asyncio.Future[None]] = deque()
+        self._turns = Turns()
 
     async def ask(self, request: Request, *, urgent: bool = False, before: Callable[[], None] | None = None) -> bytes:
         """The PDU that answers ``request``: fitting data, or an exception (first byte >= 0x80).
@@ -89,32 +87,12 @@ class Line(ABC):
         Urgent requests go first; each waits at most for the one in flight. ``before`` is called at the last moment and
         stops the request by raising. Raises Missed, or a DriverError when the connection is gone.
         """
-        if self._busy:
-            await self._turn(self._urgent if urgent else self._patient)
-        self._busy = True
+        if not self._turns.grab():
+            await self._turns.wait(urgent=urgent)
         try:
             return await self._exchange(request, before)
         finally:
-            self._next()
-
-    async def _turn(self, queue: deque[asyncio.Future[None]]) -> None:
-        turn: asyncio.Future[None] = self._loop.create_future()
-        queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn was given and will not be used
-                self._next()
-            raise
-
-    def _next(self) -> None:
-        for queue in (self._urgent, self._patient):
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    return  # still busy: the turn is handed over
-        self._busy = False
+            self._turns.give_back()
 
     async def _exchange(self, request: Request, before: Callable[[], None] | None) -> bytes:
         if self.trouble is not None:
@@ -376,12 +354,11 @@ class NetworkLine(Line):
             await self._until(self._now() + options.connect_delay_s)
 
     async def rest(self) -> None:
-        if not self._busy and self._transport is not None:
-            self._busy = True
+        if self._transport is not None and self._turns.grab():
             try:
                 await self._leave()
             finally:
-                self._next()
+                self._turns.give_back()
 
     async def close(self) -> None:
         if self._timer is not None:

@@ -28,19 +28,11 @@ from protocols.modbus.line import Line, Missed
 from protocols.modbus.plan import DevicePlan, Plan
 from protocols.modbus.wire import Wire
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
+from protocols.outcomes import Stop, carried_out, refused
 from protocols.values import Unwritable, Value
 
 ILLEGAL_FUNCTION: Final = 1
 MASKED: Final = "read, changed and written back, as the device refuses mask write (22): another's change in between would be lost"
-
-
-class _Stop(Exception):
-    """The command ends here, with this state and detail."""
-
-    def __init__(self, state: OutcomeState, detail: str) -> None:
-        super().__init__(detail)
-        self.state = state
-        self.detail = detail
 
 
 class _Expired(Exception):
@@ -61,31 +53,17 @@ class Writer:
         """One outcome for each command, in order. Raises a DriverError only if the connection was gone before the first."""
         if self.line.trouble is not None:
             raise self.line.trouble
-        outcomes: list[Outcome] = []
-        for command in commands:
-            outcomes.append(await self._one(command))
-        return outcomes
-
-    async def _one(self, command: Command) -> Outcome:
-        try:
-            state, detail, value = await _Attempt(self, command).run()
-        except _Stop as stop:
-            state, detail, value = stop.state, stop.detail, None
-        except Missed as miss:
-            state, detail, value = OutcomeState.FAILED, f"{miss}: nobody can say whether it was carried out", None
-        except DriverError as error:
-            state, detail, value = OutcomeState.FAILED, f"the connection was lost: {error}", None
-        return Outcome(command=command.id, state=state, time_ns=self.clock.time_ns(), detail=detail, read_back=value)
+        return await carried_out(commands, lambda command: _Attempt(self, command).run(), self.clock, missed=Missed)
 
     def place(self, command: Command) -> tuple[DevicePlan, int]:
-        """Device and slot that ``command`` names. Raises _Stop."""
+        """Device and slot that ``command`` names. Raises Stop."""
         for device in self.plan.devices:
             if device.device.name == command.device:
                 for slot, tag in enumerate(device.device.tags):
                     if tag.name == command.tag:
                         return device, slot
-                raise _Stop(OutcomeState.REFUSED, f"device {command.device} has no tag {command.tag}")
-        raise _Stop(OutcomeState.REFUSED, f"no device {command.device} on this connection")
+                raise refused(f"device {command.device} has no tag {command.tag}")
+        raise refused(f"no device {command.device} on this connection")
 
 
 class _Attempt:
@@ -102,11 +80,11 @@ class _Attempt:
     async def run(self) -> tuple[OutcomeState, str, Value | None]:
         tag, wire = self._tag, self._wire
         if not (tag.writable and wire.table.is_writable):
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name} is not writable: set writable in the configuration")
+            raise refused(f"tag {tag.name} is not writable: set writable in the configuration")
         try:
             content = to_bytes(self._command.value, tag, wire)
         except Unwritable as error:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name}: {error}") from None
+            raise refused(f"tag {tag.name}: {error}") from None
         await self._send(content)
         return await self._look(content)
 
@@ -164,7 +142,7 @@ class _Attempt:
         try:
             return await self._line.ask(request, urgent=True, before=self._in_time)
         except _Expired:
-            raise _Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
+            raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
 
     def _in_time(self) -> None:
         """Asked at the last moment before a request goes out."""
@@ -174,14 +152,14 @@ class _Attempt:
     def _judge(self, code: int | None) -> None:
         if code is not None:
             words = EXCEPTIONS.get(code, "unknown exception")
-            raise _Stop(OutcomeState.REFUSED, f"the device refused: exception {code}, {words}")
+            raise refused(f"the device refused: exception {code}, {words}")
 
     async def _read(self) -> bytes:
         device = self._device
         pdu = await self._ask(device.request(device.alone(self._wire.slot)))
         if is_exception(pdu):
             words = EXCEPTIONS.get(pdu[1], "unknown exception")
-            raise _Stop(OutcomeState.FAILED, f"the tag cannot be read: exception {pdu[1]}, {words}")
+            raise Stop(OutcomeState.FAILED, f"the tag cannot be read: exception {pdu[1]}, {words}")
         return pdu
 
     async def _look(self, content: bytes) -> tuple[OutcomeState, str, Value | None]:
@@ -191,10 +169,10 @@ class _Attempt:
         try:
             pdu = await self._line.ask(device.request(block), urgent=True)
         except (Missed, DriverError) as error:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
         if is_exception(pdu):
             words = EXCEPTIONS.get(pdu[1], "unknown exception")
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: exception {pdu[1]}, {words}")
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: exception {pdu[1]}, {words}")
         batch = compile_recipe(device.device, device.wires, (block,)).decode(pdu, (0, 0))[0]
         value: Value = batch.value[0] if batch.value.dtype == object else batch.value[0].item()
         if self._is_same(pdu[2:], content):

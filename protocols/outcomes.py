@@ -1,0 +1,51 @@
+"""From commands to outcomes, one by one and in order: what every driver's writer does around its own way of writing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from protocols.clock import Clock
+from protocols.contract import DriverError
+from protocols.model import Command, Outcome, OutcomeState
+from protocols.values import Value
+
+UNKNOWN: Final = "nobody can say whether it was carried out"
+
+Result = tuple[OutcomeState, str, Value | None]
+"""State, detail, and what was read back."""
+
+
+class Stop(Exception):
+    """The command ends here, with this state and detail."""
+
+    def __init__(self, state: OutcomeState, detail: str, read_back: Value | None = None) -> None:
+        super().__init__(detail)
+        self.state = state
+        self.detail = detail
+        self.read_back = read_back
+
+
+def refused(detail: str) -> Stop:
+    return Stop(OutcomeState.REFUSED, detail)
+
+
+async def carried_out(
+    commands: Sequence[Command], attempt: Callable[[Command], Awaitable[Result]], clock: Clock, *, missed: type[Exception] = DriverError
+) -> list[Outcome]:
+    """One outcome for each command. ``attempt`` returns, or raises Stop; ``missed`` (or a DriverError) is an answer that did not come:
+    then nobody can say what became of the command."""
+    return [await _one(command, attempt, clock, missed) for command in commands]
+
+
+async def _one(command: Command, attempt: Callable[[Command], Awaitable[Result]], clock: Clock, missed: type[Exception]) -> Outcome:
+    value: Value | None
+    try:
+        state, detail, value = await attempt(command)
+    except Stop as stop:
+        state, detail, value = stop.state, stop.detail, stop.read_back
+    except DriverError as error:
+        state, detail, value = OutcomeState.FAILED, f"the connection was lost: {error}: {UNKNOWN}", None
+    except missed as miss:
+        state, detail, value = OutcomeState.FAILED, f"{miss}: {UNKNOWN}", None
+    return Outcome(command=command.id, state=state, time_ns=clock.time_ns(), detail=detail, read_back=value)
