@@ -39,6 +39,10 @@ def make(template: Template, device: Row) -> tuple[Row, list[Problem]]:
     for pattern in chosen:
         if pattern != "*" and not any(matches(row["name"], [pattern]) for row in rows):
             problems.append(error("template_tags", f"{template.name} has no tag {pattern!r}", "holdfast template show lists its tags"))
+    names = [row["name"] for row in rows]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        problems.append(error("template", f"{template.name} has the tag {twice!r} twice with these answers", "mend the template"))
     own = mine.get("tags", [])
     if not isinstance(own, list):
         return {**base, **mine}, problems

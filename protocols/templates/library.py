@@ -213,6 +213,8 @@ def _tag(name: str, family: Family, row: Row) -> TemplateTag:
     unknown = [one for one in (*tag.times, *tag.when, *((tag.shift,) if tag.shift else ())) if one not in family.questions]
     if unknown:
         raise Unusable(f"template {name}: tag {tag.name!r} names the question {unknown[0]!r}, which is not asked: add it to questions")
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in (rest.get("scale", 1.0), rest.get("offset", 0.0))):
+        raise Unusable(f"template {name}: tag {tag.name!r} has a scale or an offset that is no number")
     if tag.group not in family.groups:
         raise Unusable(f"template {name}: tag {tag.name!r} is in the group {tag.group!r}; there is {', '.join(family.groups)}")
     return tag

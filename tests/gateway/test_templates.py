@@ -203,6 +203,7 @@ def test_own_templates_are_found_in_a_folder(folder: Path) -> None:
         (OWN.replace("manufacturer: Acme", "manufacturer: &a Acme\ndescription: *a"), "has no aliases"),
         (OWN.replace("unit: m}", "unit: m, times: [ratio]}"), "names the question 'ratio', which is not asked"),
         (OWN.replace("unit: m}", "unit: m, group: rarely}"), "is in the group 'rarely'"),
+        (OWN.replace("scale: 0.1", "scale: [1]"), "has a scale or an offset that is no number"),
         ("{", "is not YAML"),
         ("? [a]\n: b\n", "a key is a list or a mapping"),
     ],
@@ -327,6 +328,14 @@ def test_a_sites_own_templates_lie_beside_it(folder: Path) -> None:
     assert [tag.name for tag in options.devices[0].tags] == ["level"]
     (folder / "acme" / "thing.yaml").write_text("{")
     assert "is not YAML" in config.judge(path)[1][0].message
+
+
+def test_a_tag_that_stands_twice_is_told(folder: Path) -> None:
+    """Two tags of one name are right only where their questions part them."""
+    twice = '  - {name: level, at: "holding:9", kind: uint16}\nproducts:'
+    (folder / "acme" / "thing.yaml").write_text(OWN.replace("products:", twice))
+    (folder.parent / "site.yaml").write_bytes(site("      - {name: m, template: acme/level-1}\n"))
+    assert "has the tag 'level' twice" in config.judge(folder.parent / "site.yaml")[1][0].message
 
 
 def test_three_hundred_devices_are_three_hundred_lines() -> None:
