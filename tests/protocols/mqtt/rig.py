@@ -27,10 +27,10 @@ def options(port: int, **more: Any) -> Mqtt:  # Any: keys of a connection, as a 
     return msgspec.convert({"type": "mqtt", "name": "hall", "host": "127.0.0.1", "port": port, "client_id": "gw", **more}, Mqtt)
 
 
-async def pub(broker: Mosquitto, topic: str, payload: bytes | str, *words: str) -> None:
-    """``mosquitto_pub``, QoS 1 unless told otherwise."""
+async def pub(broker: Mosquitto, topic: str, payload: bytes | str, *words: str, lines: bool = False) -> None:
+    """``mosquitto_pub``, QoS 1 unless told otherwise; with ``lines`` each line of the payload is a message."""
     content = payload.encode() if isinstance(payload, str) else payload
-    command = leashed("mosquitto_pub", "-h", "127.0.0.1", "-p", str(broker.port), "-t", topic, "-q", "1", *words, "-s")
+    command = leashed("mosquitto_pub", "-h", "127.0.0.1", "-p", str(broker.port), "-t", topic, "-q", "1", *words, "-l" if lines else "-s")
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
     async with asyncio.timeout(PATIENCE_S):
         await process.communicate(content)

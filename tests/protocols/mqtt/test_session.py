@@ -96,11 +96,10 @@ async def test_a_broker_that_forgot_the_session_is_told(tmp_path: Path) -> None:
 async def test_more_messages_than_may_be_held_are_acknowledged_at_once(tmp_path: Path) -> None:
     """Else a broker that sends few at a time would be brought to a halt."""
     with Mosquitto(tmp_path, "max_inflight_messages 12") as slow:
-        told = one(slow.port, topic="many", connection={"hold_s": 10, "hold_messages": 10})
+        told = one(slow.port, topic="many", connection={"protocol": "3.1.1", "hold_s": 10, "hold_messages": 10})
         async with reading(told) as read:
-            for value in range(40):
-                await pub(slow, "many", f'{{"t": {value}}}')
-            await read.until("all", lambda: len(read.batches) == 40)
+            await pub(slow, "many", "".join(f'{{"t": {value}}}\n' for value in range(200)), lines=True)
+            await read.until("all", lambda: len(read.batches) == 200)
 
 
 async def test_a_last_will_makes_the_device_lost_and_its_next_word_brings_it_back(broker: Mosquitto) -> None:
@@ -224,6 +223,8 @@ async def test_a_command_goes_out_as_its_template_says_and_is_never_retained(bro
         (outcome,) = await read.session.write([command("setpoint", 21.5)])
         topic, retained, payload = await asyncio.wait_for(told.get(), 10)
     assert (topic, retained, json.loads(payload)) == ("c/d/setpoint", 0, {"target": 215.0})
+    async with listener(broker, "c/d/#") as later:
+        assert later.empty(), "nobody who comes later is told"
     assert outcome.state is OutcomeState.FAILED
     assert "nobody can say" in outcome.detail
 
