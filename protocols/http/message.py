@@ -96,12 +96,16 @@ def redirected(asked: URL, location: str) -> URL:
         raise Broken("the redirect leads nowhere")
     try:
         there = asked.join(URL(location, encoded=True))
-        same = there.origin() == asked.origin() and not there.user and not there.password
+        same = _place(there) == _place(asked) and not there.user and not there.password
     except ValueError:
         raise Broken("the redirect leads nowhere") from None
     if not same:
         raise Broken(f"the redirect leads to another place ({shown(location)}): it is not followed")
     return there
+
+
+def _place(url: URL) -> tuple[str, str, int | None]:
+    return url.scheme.lower(), (url.host or "").lower(), url.port
 
 
 def shown(text: str, most: int = 80) -> str:

@@ -187,6 +187,8 @@ class HostileServer:
         self._servers: list[asyncio.Server] = []
         self._talks: set[asyncio.Task[None]] = set()
         self.port = self.trap_port = 0
+        self.visits = 0
+        """How many connections there were."""
         self.trapped = 0
         """How often somebody came to where a redirect led."""
 
@@ -210,6 +212,7 @@ class HostileServer:
         await asyncio.gather(*self._talks, return_exceptions=True)
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.visits += 1
         talk = asyncio.get_running_loop().create_task(self._talk(reader, writer))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)
