@@ -43,7 +43,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "key_password": {"from": "credential", "name": "key-password"},
     "fallback": [{"host": "broker-2.example.com"}],
 }
-"""Values for what has no default, where the Struct itself gives no example: by Struct and key, by list and key, or by key."""
+"""Values for what has no default: by Struct and key, by list and key, or, where the Struct itself gives no example, by key."""
 
 HEAD: Final = """\
 Configuration of a Holdfast gateway. Lines that begin with # and a space explain; lines that begin with # alone are options
@@ -163,7 +163,7 @@ class _Writer:
         return True
 
     def example(self, option: Option, shape: Shape, place: str) -> Any:  # Any: plain values of any kind
-        names = (f"{shape.__name__}.{option.key}", f"{place}.{option.key}", option.key)
+        names = (f"{shape.__name__}.{option.key}", f"{place}.{option.key}", *([] if option.examples else [option.key]))
         given = next((EXAMPLES[name] for name in names if name in EXAMPLES), None)
         if isinstance(given, str) and "{n}" in given:
             return given.format(n=self._number)
