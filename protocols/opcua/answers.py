@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from protocols.opcua.binary import DOUBLE, EXTENSION, INT32, UINT32, Changes, DataValue, Extension, Malformed, Reader, changes
+from protocols.opcua.binary import DOUBLE, EXTENSION, INT32, UINT32, Changes, Extension, Malformed, Reader, Reading, changes
 from protocols.opcua.nodes import NodeId
 
 READ, WRITE, CALL, BROWSE, BROWSE_NEXT = 634, 676, 715, 530, 536
@@ -43,7 +43,7 @@ def opened(content: bytes, expected: int) -> Reader:
     return reader
 
 
-def read(content: bytes) -> list[DataValue]:
+def read(content: bytes) -> list[Reading]:
     reader = opened(content, READ)
     return [reader.data_value() for _ in range(reader.count())]
 

@@ -92,7 +92,7 @@ class Localized(str):
     __slots__ = ()
 
 
-class DataValue(NamedTuple):
+class Reading(NamedTuple):
     """A value with its status and time. ``builtin`` 0 is null, 0x80 is added for arrays."""
 
     builtin: int
@@ -212,7 +212,7 @@ class Reader:
         if mask & 0x40:
             self.diagnostic(depth + 1)
 
-    def variant(self, depth: int = 0) -> tuple[int, Any]:  # Any: see DataValue
+    def variant(self, depth: int = 0) -> tuple[int, Any]:  # Any: see Reading
         """Builtin type (0x80 added for arrays) and value; (0, None) where there is none."""
         mask = self.byte()
         builtin = mask & 0x3F
@@ -235,7 +235,7 @@ class Reader:
                 kept.append(value)
         return kept
 
-    def scalar(self, builtin: int, depth: int = 0) -> Any:  # Any: see DataValue
+    def scalar(self, builtin: int, depth: int = 0) -> Any:  # Any: see Reading
         if builtin in NUMBERS:
             return _made(builtin, self.number(builtin))
         if builtin == 0:
@@ -253,7 +253,7 @@ class Reader:
             return self.localized()
         return self._rare(builtin, depth)
 
-    def _rare(self, builtin: int, depth: int) -> Any:  # Any: see DataValue
+    def _rare(self, builtin: int, depth: int) -> Any:  # Any: see Reading
         if builtin == GUID:
             return str(self.guid())
         if builtin in (NODEID, EXPANDED):
@@ -266,7 +266,7 @@ class Reader:
             return self.variant(depth + 1)[1]
         return self.diagnostic(depth)
 
-    def data_value(self, depth: int = 0) -> DataValue:
+    def data_value(self, depth: int = 0) -> Reading:
         mask = self.byte()
         builtin, value = self.variant(depth) if mask & 0x01 else (0, None)
         status = self.uint32() if mask & 0x02 else 0
@@ -278,7 +278,7 @@ class Reader:
             ticks = ticks or server
         if mask & 0x20:
             self.take(2)
-        return DataValue(builtin, value, status, ticks)
+        return Reading(builtin, value, status, ticks)
 
 
 def time_ns(ticks: int) -> int:
@@ -296,7 +296,7 @@ class Changes(NamedTuple):
 
     handles: list[int]
     builtins: list[int]
-    values: list[Any]  # Any: see DataValue
+    values: list[Any]  # Any: see Reading
     statuses: list[int]
     ticks: list[int]
     """DateTime of the source, else of the server, else 0: 100 ns since 1601, for all at once to be made nanoseconds."""

@@ -15,7 +15,7 @@ from protocols.contract import Misfit, Offer
 from protocols.model import Kind
 from protocols.opcua import requests, server
 from protocols.opcua.answers import Fault, Reference
-from protocols.opcua.binary import BYTESTRING, DATETIME, STRING, DataValue, Extension, Kept, Localized, Malformed, Moment, Packed, Reader
+from protocols.opcua.binary import BYTESTRING, DATETIME, STRING, Extension, Kept, Localized, Malformed, Moment, Packed, Reader, Reading
 from protocols.opcua.columns import as_json
 from protocols.opcua.nodes import Impossible, NodeId, Place, named, parse_node
 from protocols.opcua.plan import DIRECT
@@ -145,7 +145,7 @@ class _Walk:
         return _unit_name(value.value)
 
     def _offers_of(
-        self, at: _Found, value: DataValue, declared: NodeId | None, *, unit: str, writable: bool, description: str
+        self, at: _Found, value: Reading, declared: NodeId | None, *, unit: str, writable: bool, description: str
     ) -> Iterator[Offer]:
         place = Place(named(at.node, self._known.namespaces))
         types = self._known.types
@@ -181,7 +181,7 @@ class _Walk:
         )
 
 
-def _unit_name(value: Any) -> str:  # Any: see binary.DataValue
+def _unit_name(value: Any) -> str:  # Any: see binary.Reading
     if not isinstance(value, Extension) or value.encoding != UNITS:
         return ""
     try:

@@ -98,7 +98,7 @@ class Columns:
         into.qualities.append(0)
         return self._taken(now_ns)
 
-    def _judged(self, handle: int, raw: Any, status: int) -> tuple[Value, int]:  # Any: see binary.DataValue
+    def _judged(self, handle: int, raw: Any, status: int) -> tuple[Value, int]:  # Any: see binary.Reading
         item = self._items[handle]
         if status & OVERFLOW == OVERFLOW:
             self.overflows.append(handle)
@@ -166,7 +166,7 @@ def times_of(ticks: Sequence[int], now_ns: int) -> NDArray[np.int64]:
     return found
 
 
-def plain(value: Any, kind: Kind, types: Types) -> Any:  # Any: see binary.DataValue
+def plain(value: Any, kind: Kind, types: Types) -> Any:  # Any: see binary.Reading
     """A value of any builtin type as one that a tag can be judged by; structures and arrays as JSON where the tag is text."""
     if kind is Kind.STRING:
         if isinstance(value, str):

@@ -62,7 +62,7 @@ def path_of(text: str) -> list[tuple[int, str]]:
     return path
 
 
-def said_event(event: Event, fields: list[Any], namespaces: list[str]) -> tuple[str, int] | None:  # Any: see binary.DataValue
+def said_event(event: Event, fields: list[Any], namespaces: list[str]) -> tuple[str, int] | None:  # Any: see binary.Reading
     """One event as JSON, and its time as a DateTime; None for an event about the telling of events."""
     if len(fields) > TYPE and fields[TYPE] in FRAMES:
         return None

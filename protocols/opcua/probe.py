@@ -7,7 +7,7 @@ from typing import Final
 from protocols.contract import ProbeReport
 from protocols.model import Quality
 from protocols.opcua import server
-from protocols.opcua.binary import DataValue, Malformed
+from protocols.opcua.binary import Malformed, Reading
 from protocols.opcua.columns import plain
 from protocols.opcua.plan import Item, Plan, Role
 from protocols.opcua.requests import read_value
@@ -52,7 +52,7 @@ def _named(plan: Plan, item: Item) -> str:
     return f"{plan.devices[item.device].name}: tag {item.tag.name} at {item.tag.at}"
 
 
-def _trouble(item: Item, value: DataValue, known: server.Server) -> str:
+def _trouble(item: Item, value: Reading, known: server.Server) -> str:
     if value.status & 0x80000000:
         return f"the server says {name_of(value.status)}: check at (holdfast browse shows what there is)"
     if item.role is not Role.VALUE:

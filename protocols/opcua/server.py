@@ -8,7 +8,7 @@ from typing import Final
 
 from protocols.opcua import answers, requests
 from protocols.opcua.answers import Browsed, Fault, Reference
-from protocols.opcua.binary import DATAVALUE, EXTENSION, INT32, DataValue, Extension, Kept, Malformed
+from protocols.opcua.binary import DATAVALUE, EXTENSION, INT32, Extension, Kept, Malformed, Reading
 from protocols.opcua.nodes import NodeId
 from protocols.opcua.requests import DATA_TYPE, DEFINITION, read_value
 from protocols.opcua.shell import Peer, of_fault
@@ -41,19 +41,19 @@ async def look(peer: Peer, most: int) -> Server:
     return Server(found, _limit(max_read, most), _limit(max_monitor, most))
 
 
-async def _three(peer: Peer, asked: Sequence[bytes]) -> Sequence[DataValue]:
+async def _three(peer: Peer, asked: Sequence[bytes]) -> Sequence[Reading]:
     got = await read(peer, asked, len(asked))
     return got[0], got[1], got[2]
 
 
-def _limit(value: DataValue, most: int) -> int:
+def _limit(value: Reading, most: int) -> int:
     said = value.value
     return min(said, most) if isinstance(said, int) and said > 0 else most
 
 
-async def read(peer: Peer, asked: Sequence[bytes], at_once: int) -> list[DataValue]:
+async def read(peer: Peer, asked: Sequence[bytes], at_once: int) -> list[Reading]:
     """The values that ``asked`` names, in order, however many. Raises the contract's errors."""
-    got: list[DataValue] = []
+    got: list[Reading] = []
     for at in range(0, len(asked), at_once):
         part = asked[at : at + at_once]
         try:
@@ -122,7 +122,7 @@ async def _learn(peer: Peer, server: Server, data_types: list[NodeId]) -> list[N
     return further
 
 
-def _structure(value: DataValue) -> Structure | None:
+def _structure(value: Reading) -> Structure | None:
     if not isinstance(value.value, Extension):
         return None
     try:
