@@ -35,7 +35,7 @@ SETTLE_S: Final = 0.05
 """Silence after a unit id that did not answer: there is nothing to wait out where nobody lives."""
 
 FOR = click.option(
-    "--for", "for_s", type=click.FloatRange(0.1, 86_400), default=120.0, show_default=True, metavar="S", help="End after S seconds."
+    "--for", "for_s", type=click.FloatRange(0.1, 86_400), default=300.0, show_default=True, metavar="S", help="End after S seconds."
 )
 REQUESTS = click.option("--requests", type=click.IntRange(1, 1_000_000), default=2000, show_default=True, help="Ask so often at most.")
 PAUSE = click.option(

@@ -31,6 +31,9 @@ LIKELY_UNITS: Final = (1, 2, 3, 4, 5, 10, 11, 20, 100, 101, 126, 247)
 STRANGE_UNITS: Final = (231, 187, 213)
 """Nobody sets these: what answers to all of them looks at no unit id."""
 FEW: Final = 16
+SERIAL_TRIES: Final = 2
+"""Questions to each unit id of a line. Devices built on libmodbus take the first question to them for the answer of the device that
+was asked before, if that stayed silent."""
 NOBODY_THERE: Final = (10, 11)
 MOST_IDENTITIES: Final = 3
 """Requests for the parts of one device identification."""
@@ -153,9 +156,18 @@ def with_setting(options: ModbusRtu, setting: Setting) -> ModbusRtu:
 
 
 async def units(
-    asker: Asker, where: str, options: dict[str, Any], unit_ids: Sequence[int], told: Told, *, is_network: bool
+    asker: Asker,
+    where: str,
+    options: dict[str, Any],
+    unit_ids: Sequence[int],
+    told: Told,
+    *,
+    is_network: bool,
+    tables: Sequence[Table] = (Table.HOLDING, Table.INPUT),
 ) -> AsyncGenerator[Candidate, None]:  # Any: JSON
     """Devices among ``unit_ids`` behind one connection, as they answer. ``options`` lead to it and are part of each candidate.
+
+    All are asked for a register of the first of ``tables``; of the next only where nobody answered.
 
     Raises Spent, or a DriverError where the connection cannot be had.
     """
@@ -163,10 +175,10 @@ async def units(
         told("every unit id is answered: the device does not look at it, so only the first is told")
         unit_ids = unit_ids[:1]
     found = 0
-    for table in (Table.HOLDING, Table.INPUT):
+    for table in tables:
         for unit_id in unit_ids:
             told(f"{where}: unit id {unit_id} ({table} registers)")
-            if (said := await _knock(asker, unit_id, table)) is None:
+            if (said := await _knock(asker, unit_id, table, 1 if is_network else SERIAL_TRIES)) is None:
                 continue
             found += 1
             detail = joined([said, await who(asker, unit_id)])
@@ -212,7 +224,8 @@ async def _on_line(
     }
     asker, found = Paced(line, pace), 0
     for part in parts:
-        async with contextlib.aclosing(units(asker, where, options, part, told, is_network=False)) as candidates:
+        tables = (Table.HOLDING,) if found else (Table.HOLDING, Table.INPUT)
+        async with contextlib.aclosing(units(asker, where, options, part, told, is_network=False, tables=tables)) as candidates:
             async for candidate in candidates:
                 found += 1
                 yield candidate
@@ -226,14 +239,14 @@ def _device(options: dict[str, Any], unit_id: int) -> dict[str, Any]:  # Any: JS
 
 async def _looks_at_no_unit_id(asker: Asker) -> bool:
     for unit_id in STRANGE_UNITS:
-        if await _knock(asker, unit_id, Table.HOLDING) is None:
+        if await _knock(asker, unit_id, Table.HOLDING, 1) is None:
             return False
     return True
 
 
-async def _knock(asker: Asker, unit_id: int, table: Table) -> str | None:
+async def _knock(asker: Asker, unit_id: int, table: Table, tries: int) -> str | None:
     """What a device says to a read of its first register; None where nobody answers."""
-    pdu = await _answer(asker, read(unit_id, table, 0))
+    pdu = await _answer(asker, read(unit_id, table, 0), tries)
     if pdu is None or (is_exception(pdu) and pdu[1] in NOBODY_THERE):
         return None
     if is_exception(pdu):
@@ -241,13 +254,13 @@ async def _knock(asker: Asker, unit_id: int, table: Table) -> str | None:
     return "answers"
 
 
-async def _answer(asker: Asker, request: Request) -> bytes | None:
-    """None where nothing usable comes; what was broken is asked again once."""
-    for _ in range(2):
+async def _answer(asker: Asker, request: Request, tries: int = 1) -> bytes | None:
+    """None where nothing usable comes; what was broken is asked again once, what stayed away as often as is told."""
+    for asked in range(1, max(2, tries) + 1):
         try:
             return await asker.ask(request)
         except Missed as miss:
-            if miss.reason != "broken":
+            if miss.reason != "broken" and asked >= tries:
                 return None
     return None
 

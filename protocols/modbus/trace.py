@@ -63,29 +63,39 @@ def identification_size(pdu: bytes) -> int:
 
 
 class Cutter:
-    """A :class:`protocols.trace.wire.Tap` that hands whole frames to ``take``."""
+    """A :class:`protocols.trace.wire.Tap` that hands whole frames to ``take``.
+
+    It begins with the first request: of an answer that was on its way already only the end would be seen.
+    """
 
     def __init__(self, take: Callable[[Frame], None], clock: Clock, *, is_rtu: bool) -> None:
         self._take = take
         self._clock = clock
         self._is_rtu = is_rtu
         self._pending = b""
+        self._has_begun = False
+        self._is_broken = False
 
     def sent(self, content: bytes) -> None:
         self._give_up()
+        self._has_begun = True
         self._take(Frame(self._clock.time_ns(), Way.SENT, content))
 
     def received(self, content: bytes) -> None:
-        self._pending += content
-        while self._pending:
+        if self._has_begun:
+            self._pending += content
+        while self._pending and not self._is_broken:
             size = self._rtu_size() if self._is_rtu else _tcp_size(self._pending)
-            if size > len(self._pending) and len(self._pending) < MAX_BROKEN:
+            if size > len(self._pending):
                 return
-            if not 0 < size <= len(self._pending):
-                self._give_up()
-                return
+            if not size:
+                self._is_broken = True  # until the next request: nobody knows where a frame would begin
+                break
             frame, self._pending = self._pending[:size], self._pending[size:]
             self._take(Frame(self._clock.time_ns(), Way.RECEIVED, frame, exception_of(frame, is_rtu=self._is_rtu)))
+        if len(self._pending) >= MAX_BROKEN:
+            self._give_up()
+            self._is_broken = True
 
     def trouble(self, text: str) -> None:
         self._give_up()
@@ -103,6 +113,7 @@ class Cutter:
 
     def _give_up(self) -> None:
         """What came is no frame, or not the whole of one: it is kept as it is."""
+        self._is_broken = False
         if self._pending:
             broken, self._pending = self._pending, b""
             self._take(Frame(self._clock.time_ns(), Way.RECEIVED, broken, "no whole frame, or a wrong checksum"))

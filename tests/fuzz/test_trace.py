@@ -66,6 +66,7 @@ def test_whatever_comes_over_a_wire_is_cut_and_nothing_is_lost() -> None:
         for is_rtu in (False, True):
             cut: list[Frame] = []
             cutter = Cutter(cut.append, ManualClock(), is_rtu=is_rtu)
+            cutter.sent(b"")
             at = mutator.dice.randrange(len(content) + 1)
             for piece in (content[:at], content[at:]):
                 cutter.received(piece)

@@ -18,6 +18,7 @@ from protocols.clock import ManualClock, SystemClock
 from protocols.contract import Candidate, Unreachable
 from protocols.modbus.config import ModbusRtu
 from protocols.modbus.frames import EXCEPTIONS, Request, read_request
+from protocols.modbus.line import Missed
 from protocols.modbus.question import NoQuestion, identity, printable, question, reported
 from protocols.modbus.scan import SETTINGS, OwnLine, Pace, Paced, Setting, Spent, serial, units
 from tests.peers.libmodbus import LibmodbusServer
@@ -252,3 +253,23 @@ def test_what_a_device_says_of_itself_cannot_steer_a_terminal() -> None:
     assert (names, more) == ({"vendor": "[2J", "product": "ok"}, 0)
     assert printable(b"\x1b]0;x\x07" + bytes(200)).isprintable()
     assert reported(bytes((17, 3, 1, 255, 7))) == "01 ff 07"
+
+
+class Forgetful:
+    """A line with unit id 11, built on libmodbus: what follows a question that nobody answered it takes for that answer."""
+
+    def __init__(self) -> None:
+        self._awaits_another = False
+
+    async def ask(self, request: Request) -> bytes:
+        self._awaits_another, loses = not self._awaits_another and request.unit_id != 11, self._awaits_another
+        if loses or request.unit_id != 11:
+            raise Missed("timeout", "no answer")
+        return bytes((request.function, 2, 0, 7))
+
+
+@pytest.mark.parametrize("first", [8, 9])
+async def test_a_device_that_loses_the_question_after_a_silent_neighbours_is_found(first: int) -> None:
+    """So libmodbus's own RTU server does: each unit id of a line is asked twice."""
+    found = [each async for each in units(Forgetful(), "line", WHERE, range(first, 13), silent, is_network=False)]
+    assert ids(found) == [11]

@@ -159,10 +159,12 @@ async def test_a_session_carries_questions_that_read_and_no_others() -> None:
 def cut(pieces: list[bytes], *, rtu: bool) -> list[Frame]:
     frames: list[Frame] = []
     cutter = Cutter(frames.append, ManualClock(), is_rtu=rtu)
+    cutter.received(b"the end of an answer that was on its way")
+    cutter.sent(b"\1")
     for piece in pieces:
         cutter.received(piece)
     cutter.sent(b"\1")
-    return frames[:-1]
+    return frames[1:-1]
 
 
 ANSWERS = (
@@ -189,8 +191,15 @@ def test_answers_are_cut_wherever_they_are_torn(pdu: bytes, rtu: bool) -> None:
 
 @pytest.mark.parametrize("rtu", [False, True], ids=["tcp", "rtu"])
 def test_rubbish_is_kept_as_it_came(rtu: bool) -> None:
-    (frame,) = cut([b"\x05HTTP/1.1 400"], rtu=rtu)
-    assert (frame.content, frame.trouble) == (b"\x05HTTP/1.1 400", "no whole frame, or a wrong checksum")
+    (frame,) = cut([b"\x05HTTP/1.1", b" 400", b" Bad Request"], rtu=rtu)
+    assert (frame.content, frame.trouble) == (b"\x05HTTP/1.1 400 Bad Request", "no whole frame, or a wrong checksum")
+
+
+@pytest.mark.parametrize("rtu", [False, True], ids=["tcp", "rtu"])
+def test_rubbish_without_end_is_kept_in_bounded_portions(rtu: bool) -> None:
+    frames = cut([b"\xa5" * 1000] * 100, rtu=rtu)
+    assert b"".join(frame.content for frame in frames) == b"\xa5" * 100_000
+    assert max(len(frame.content) for frame in frames) < 6000
 
 
 def test_half_a_frame_is_kept_when_the_next_request_goes_out() -> None:
