@@ -24,7 +24,7 @@ from tests.fuzz.campaign import frames, run, seed
 from tests.fuzz.mutate import Mutator
 from tests.protocols.payload.rig import NOW_NS, Told
 
-PAYLOADS: Final = frames(3_000, 1_000_000)
+PAYLOADS: Final = frames(1_500, 1_000_000)
 """For each format."""
 DOCUMENT: Final[dict[str, Any]] = {  # Any: JSON
     "a": {"b": [2.5, -1]},
