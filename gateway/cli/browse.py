@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -50,16 +51,17 @@ async def _browse(walk: Any, options: Any, write: _Csv | _Yaml, *, start: str, a
     told, last = 0, after
     passing = bool(after)
     try:
-        offers: AsyncIterator[Offer] = walk(options, start=start, limit=importing.MOST_ROWS)
-        async for offer in offers:
-            if passing:
-                passing = offer.at != after
-                continue
-            if told >= limit:
-                click.echo(f"holdfast: {told} values, and there are more: go on with --after {last!r}", err=True)
-                return 0
-            write.row(offer)
-            told, last = told + 1, offer.at
+        offers: AsyncGenerator[Offer, None] = walk(options, start=start, limit=importing.MOST_ROWS)
+        async with aclosing(offers):
+            async for offer in offers:
+                if passing:
+                    passing = offer.at != after
+                    continue
+                if told >= limit:
+                    click.echo(f"holdfast: {told} values, and there are more: go on with --after {last!r}", err=True)
+                    return 0
+                write.row(offer)
+                told, last = told + 1, offer.at
     except (DriverError, SecretMissing) as error:
         again = f"; what was listed stays good: go on with --after {last!r}" if told else ""
         click.echo(f"holdfast: {error}{again}", err=True)

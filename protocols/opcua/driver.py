@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,8 +88,9 @@ class OpcUaDriver:
         parts = await _parts()
         peer = await parts.shell.connect(options, SystemClock())
         try:
-            async for offer in parts.browse.browse(peer, start, limit, options.max_nodes):
-                yield offer
+            async with aclosing(parts.browse.browse(peer, start, limit, options.max_nodes)) as offers:
+                async for offer in offers:
+                    yield offer
         finally:
             await peer.close(politely=True)
 

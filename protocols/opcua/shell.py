@@ -219,6 +219,7 @@ class Peer:
         wire._request_id += 1
         message = wire._connection.message_to_binary(content, request_id=wire._request_id)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_look_at)
         wire._callbackmap[wire._request_id] = future
         wire.transport.write(message)
         return future
@@ -238,9 +239,11 @@ class Peer:
         """``request`` answered and read. Raises Fault; the contract's errors; Unreachable where no answer comes in time."""
         wait_s = self.timeout_s if timeout_s is None else timeout_s
         future = self.post(request, wait_s)
-        done, _ = await asyncio.wait({future}, timeout=wait_s)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=wait_s)
+        finally:
+            future.cancel()  # of no effect once it is done; a late answer to one that nobody waits for is read over
         if not done:
-            future.cancel()
             raise Unreachable(f"{self.where}: no answer within {wait_s:g} s: check the server and the network, or raise timeout_s")
         content = self.answered(future)
         try:
@@ -269,7 +272,7 @@ class Peer:
             if politely and not self.is_lost:
                 future = self.post(close_session(), CLOSE_S)
                 await asyncio.wait({future, self.lost}, timeout=CLOSE_S, return_when=asyncio.FIRST_COMPLETED)
-                _forget(future)
+                future.cancel()
         finally:
             await _hang_up(self._client, self._wire)
             await asyncio.gather(self._renewal, return_exceptions=True)
@@ -547,11 +550,10 @@ async def _hang_up(client: Client, wire: _Wire) -> None:
     await asyncio.wait({wire.lost}, timeout=CLOSE_S)
 
 
-def _forget(future: asyncio.Future[Any]) -> None:  # Any: see Peer.post
-    if not future.done():
-        future.cancel()
-    elif not future.cancelled():
-        future.exception()  # seen, so that nobody is told of it
+def _look_at(future: asyncio.Future[Any]) -> None:  # Any: see Peer.post
+    """An error that nobody waits for any more is no news: the connection's end is told where it is used."""
+    if not future.cancelled():
+        future.exception()
 
 
 # ---------------------------------------------------------------------------------------------------- errors
