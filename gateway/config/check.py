@@ -110,9 +110,11 @@ def _faces(site: Site, devices: list[Device]) -> Iterator[Problem]:
 
 def _opcua_face(path: tuple[str | int, ...], face: OpcuaFace) -> Iterator[Problem]:
     security = face.security
-    if not (face.anonymous or face.users or face.user_certificates):
-        yield error((*path, "users"), "nobody may enter", "add users, or set user_certificates or anonymous")
-    if "none" in security.policies and not _is_loopback(face.host):
+    is_open = not _is_loopback(face.host)
+    if is_open and not (face.anonymous or face.users or face.user_certificates):
+        message = f"it listens on {face.host}, and nobody may enter"
+        yield warning((*path, "users"), message, "add users, or set user_certificates or anonymous")
+    if is_open and "none" in security.policies:
         message = f"it listens on {face.host}, and what goes over the network can be read and changed by anybody"
         yield warning((*path, "security", "policies"), message, "remove none, and have the clients use one of the others")
     if bool(security.cert_file) != bool(security.key_file):

@@ -8,6 +8,7 @@ The standard nodes are read once a process and shared; one that somebody changes
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, overload
 
@@ -257,8 +258,8 @@ class _References(Sequence[ua.ReferenceDescription]):
             raise IndexError(at)
         return self._one(at)
 
-    def _one(self, at: int) -> ua.ReferenceDescription:
-        raise NotImplementedError
+    @abstractmethod
+    def _one(self, at: int) -> ua.ReferenceDescription: ...
 
     def __iter__(self) -> Iterator[ua.ReferenceDescription]:
         return (self._one(at) for at in range(len(self)))

@@ -245,7 +245,7 @@ class _Processor(UaProcessor):
     def __init__(self, shop: Shop, transport: asyncio.Transport, client: str) -> None:
         limits = TransportLimits(MAX_CHUNK, MAX_CHUNK, shop.face.max_message_bytes // LEAST_CHUNK + 2, shop.face.max_message_bytes)
         super().__init__(shop.server, transport, limits)
-        self.set_policies(shop.policies)  # type: ignore[no-untyped-call]
+        self.set_policies(shop.policies)  # type: ignore[no-untyped-call]  # asyncua's
         self._shop = shop
         self._client = client
         self._failures = 0
@@ -259,7 +259,7 @@ class _Processor(UaProcessor):
                 return False
         elif kind in (ua.MessageType.SecureMessage, ua.MessageType.SecureClose) and not self._connection.is_open():
             return False
-        going: bool = await super().process(header, body)  # type: ignore[no-untyped-call]
+        going: bool = await super().process(header, body)  # type: ignore[no-untyped-call]  # asyncua's
         if kind == ua.MessageType.Hello and not self._limits.max_send_buffer >= LEAST_CHUNK:
             return False
         return going
@@ -308,19 +308,19 @@ class _Processor(UaProcessor):
                 return True
             response = ua.BrowseNextResponse()
             response.Parameters.Results = await self.session.browse_on(params)
-            self.send_response(request.RequestHandle, seqhdr, response)  # type: ignore[no-untyped-call]
+            self.send_response(request.RequestHandle, seqhdr, response)  # type: ignore[no-untyped-call]  # asyncua's
             return True
         going = await self._pass_on(seqhdr, body)
         return await self._is_in() and going if kind == _ACTIVATE else going
 
     async def _pass_on(self, seqhdr: Any, body: Any) -> bool:  # Any: as above
-        going: bool = await super().process_message(seqhdr, body)  # type: ignore[no-untyped-call]
+        going: bool = await super().process_message(seqhdr, body)  # type: ignore[no-untyped-call]  # asyncua's
         return going
 
     def _fault(self, request: Any, seqhdr: Any, code: int) -> None:  # Any: as above
         response = ua.ServiceFault()
         response.ResponseHeader.ServiceResult = status(code)
-        self.send_response(request.RequestHandle, seqhdr, response)  # type: ignore[no-untyped-call]
+        self.send_response(request.RequestHandle, seqhdr, response)  # type: ignore[no-untyped-call]  # asyncua's
 
     async def _admit(self, kind: Any, request: Any, ahead: Any) -> None:  # Any: as above
         """Raises ServiceError where this request is none for this face. ``ahead``: what follows its header."""
@@ -395,7 +395,7 @@ class _Processor(UaProcessor):
     async def close(self) -> None:
         for task in list(self._writes):
             task.cancel()  # the command goes its way and is recorded; there is nobody to tell
-        await super().close()  # type: ignore[no-untyped-call]
+        await super().close()  # type: ignore[no-untyped-call]  # asyncua's
 
 
 class _Protocol(asyncio.Protocol):
@@ -620,8 +620,8 @@ async def _standard() -> dict[ua.NodeId, Any]:  # Any: as above
 def _factory(policy: str, certificate: x509.Certificate, identity: Identity) -> Any:  # Any: see Shop.policies
     shape, _ = _POLICIES[policy]
     if policy == "none":
-        return security_policies.SecurityPolicyFactory(shape, ua.MessageSecurityMode.None_, certificate, identity.key)  # type: ignore[no-untyped-call]
-    return security_policies.SecurityPolicyFactory(shape, ua.MessageSecurityMode.SignAndEncrypt, certificate, identity.key)  # type: ignore[no-untyped-call]
+        return security_policies.SecurityPolicyFactory(shape, ua.MessageSecurityMode.None_, certificate, identity.key)  # type: ignore[no-untyped-call]  # asyncua's
+    return security_policies.SecurityPolicyFactory(shape, ua.MessageSecurityMode.SignAndEncrypt, certificate, identity.key)  # type: ignore[no-untyped-call]  # asyncua's
 
 
 def _endpoint(policy: str, face: OpcuaFace, gateway: Gateway, name: str, identity: Identity) -> ua.EndpointDescription:

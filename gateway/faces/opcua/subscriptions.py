@@ -21,6 +21,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_to_binary
+from asyncua.ua.uaprotocol_auto import DataChangeFilter
 from numpy.typing import NDArray
 
 from gateway.config.faces import OpcuaFace
@@ -190,7 +191,7 @@ class Items(MonitoredItemService):
         if leaf is None:
             if _is_none(parameters.Filter):
                 parameters.Filter = None
-            elif not isinstance(parameters.Filter, ua.DataChangeFilter):
+            elif not isinstance(parameters.Filter, DataChangeFilter):
                 return _refused(StatusCodes.BadMonitoredItemFilterUnsupported)
             return await super()._create_data_change_monitored_item(params)
         wish = _filter(parameters.Filter, leaf)
@@ -274,15 +275,16 @@ def _filter(wish: Any, leaf: Leaf) -> tuple[ua.DataChangeTrigger, float] | int: 
     """Trigger and deadband, or the code of why not."""
     if _is_none(wish):
         return ua.DataChangeTrigger.StatusValue, 0.0
-    if not isinstance(wish, ua.DataChangeFilter):
+    if not isinstance(wish, DataChangeFilter):
         return int(StatusCodes.BadMonitoredItemFilterUnsupported)
+    trigger = ua.DataChangeTrigger(wish.Trigger)
     if wish.DeadbandType == ua.DeadbandType.None_:
-        return wish.Trigger, 0.0
+        return trigger, 0.0
     if wish.DeadbandType != ua.DeadbandType.Absolute or leaf.tag.kind not in _NUMERIC:
         return int(StatusCodes.BadMonitoredItemFilterUnsupported)  # a percentage would need EURange (OPC 10000-8, 7.2)
     if not 0 <= wish.DeadbandValue < float("inf"):
         return int(StatusCodes.BadDeadbandFilterInvalid)
-    return wish.Trigger, wish.DeadbandValue
+    return trigger, wish.DeadbandValue
 
 
 class Subscription(InternalSubscription):

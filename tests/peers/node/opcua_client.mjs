@@ -3,6 +3,7 @@
 // Its one argument is a JSON object: {pki}. Commands are JSON: {"do": NAME, ...}; see below.
 
 import * as opcua from "node-opcua";
+import { readFileSync } from "node:fs";
 import * as readline from "node:readline";
 
 const { AttributeIds, DataType, TimestampsToReturn } = opcua;
@@ -44,7 +45,7 @@ const commands = {
   connect: async ({ endpoint, policy, user, name }) => {
     await gone();
     client = opcua.OPCUAClient.create({
-      applicationName: "tester", applicationUri: wish.uri ?? "urn:example.com:tester", clientCertificateManager: pki,
+      applicationName: "tester", clientCertificateManager: pki,
       securityMode: policy ? opcua.MessageSecurityMode.SignAndEncrypt : opcua.MessageSecurityMode.None,
       securityPolicy: policy ? opcua.SecurityPolicy[policy] : opcua.SecurityPolicy.None,
       endpointMustExist: false, connectionStrategy: { maxRetry: 0, initialDelay: 100, maxDelay: 200 }, requestedSessionTimeout: 30000,
@@ -53,7 +54,7 @@ const commands = {
     await client.connect(endpoint);
     const identity = !user ? { type: opcua.UserTokenType.Anonymous }
       : user.name !== undefined ? { type: opcua.UserTokenType.UserName, userName: user.name, password: user.password }
-      : { type: opcua.UserTokenType.Certificate, certificateData: opcua.readCertificate(user.cert), privateKey: opcua.readPrivateKeyPEM(user.key) };
+      : { type: opcua.UserTokenType.Certificate, certificateData: Buffer.from(readFileSync(user.cert, "utf8").split("-----")[2], "base64"), privateKey: readFileSync(user.key, "utf8") };
     session = await client.createSession(identity);
     return { namespaces: await session.readNamespaceArray() };
   },
@@ -92,10 +93,7 @@ const commands = {
     const unit = value.value.value;
     return unit && { uri: unit.namespaceUri, id: unit.unitId, text: unit.displayName.text };
   },
-  units: async ({ codes }) => Object.fromEntries(codes.map(([text, code]) => { // what node-opcua itself makes of UNECE codes
-    const unit = opcua.makeEUInformation(code, text, text);
-    return [text, unit.unitId];
-  })),
+  units: async () => Object.fromEntries(Object.values(opcua.standardUnits).map((one) => [one.displayName.text, one.unitId])),
   write: async ({ node, type, value, array }) => (await session.write({
     nodeId: node, attributeId: AttributeIds.Value,
     value: { value: { dataType: DataType[type], value, ...(array ? { arrayType: opcua.VariantArrayType.Array } : {}) } },
@@ -116,10 +114,6 @@ const commands = {
   unwatch: async () => { await subscription.terminate(); subscription = undefined; return true; },
   seen: async () => seen.splice(0),
   counted: async () => { const many = counted; counted = 0; return many; },
-  add: async () => { // a node, as an administrator would
-    const found = await session.performMessageTransaction?.(new opcua.AddNodesRequest({ nodesToAdd: [] }));
-    return found?.responseHeader.serviceResult.name;
-  },
   leave: async () => { await gone(); return true; },
 };
 let counted = 0;
