@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 
 import msgspec
+from click.testing import CliRunner
 
+from gateway import config
+from gateway.cli import main
 from protocols.clock import SystemClock
 from protocols.contract import Offer
 from protocols.model import Kind, OutcomeState, Quality
@@ -215,3 +220,30 @@ async def test_times_are_the_servers(server: OpcUaServer) -> None:
     _, _, second = seen.rows["level"][-1]
     assert first < second
     assert before - 10**9 < second < SystemClock().time_ns()
+
+
+async def test_a_browse_on_the_command_line_becomes_tags_of_the_site(server: OpcUaServer, tmp_path: Path) -> None:
+    """Listed in two parts, imported, and right."""
+    site, listed = tmp_path / "site.yaml", tmp_path / "tags.csv"
+    site.write_text(
+        "holdfast: 1\ngateway: {group: g, name: n}\nconnections:\n  - name: plant\n    type: opcua   # the PLC\n"
+        f"    endpoint: {server.endpoint}\n    security: {{policy: none}}\n    devices:\n      - name: one\n        tags: []\n"
+    )
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(main, list(words))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    first = await asyncio.to_thread(run, "browse", str(site), "plant", "--start", ONE, "--limit", "5")
+    last = first.splitlines()[-1].split(",")[1]
+    rest = await asyncio.to_thread(run, "browse", str(site), "plant", "--start", ONE, "--after", last)
+    whole = await asyncio.to_thread(run, "browse", str(site), "plant", "--start", ONE)
+    assert first + rest.split("\n", 1)[1] == whole
+    listed.write_text(whole)
+    await asyncio.to_thread(run, "import", str(site), "plant", "one", str(listed), "--write")
+    document, problems = config.judge(site)
+    assert document is not None, problems
+    assert "# the PLC" in site.read_text()
+    report = await OPCUA.probe(document.connections[0])
+    assert report.ok, report.findings
