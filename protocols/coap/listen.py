@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -116,7 +117,7 @@ class Doors:
         if self.gate.admits(peer, self.loop.time()):
             return True
         self.count("rate_limited")
-        self.say(peer, "sends more than rate_per_s and burst allow: what is too much is not answered")
+        self.say(peer, "sends more than rate_per_s and burst allow: what is too much waits (TCP) or gets no answer (UDP)")
         return False
 
     def work(self, doing: Callable[[], Any]) -> bool:  # Any: a coroutine
@@ -217,6 +218,7 @@ class Talk(asyncio.Protocol):
         self._peer = ""
         self._is_known = False
         self._timer: asyncio.TimerHandle | None = None
+        self._queue: deque[Message] = deque()
         self.gone: asyncio.Future[None] = doors.loop.create_future()
 
     def connection_made(self, transport: Any) -> None:  # Any: as above
@@ -246,16 +248,23 @@ class Talk(asyncio.Protocol):
             self._doors.count("broken")
             self.end()
             return
-        for message in messages:
-            if self._transport is None or self._transport.is_closing():
+        self._queue.extend(messages)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Take what came, as fast as the peer may send; then it is not read for a while: on a stream nothing can be left out."""
+        transport = self._transport
+        while self._queue and transport is not None and not transport.is_closing():
+            if not self._doors.admits(self._peer):
+                transport.pause_reading()
+                self._doors.loop.call_later(max(0.01, 1 / self._doors.options.rate_per_s), self._drain)
                 return
-            self._take(message)
+            self._take(self._queue.popleft())
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
 
     def _take(self, message: Message) -> None:
         doors = self._doors
-        if not doors.admits(self._peer):
-            self.end()  # on a stream nothing can be left out: it may come again later
-            return
         doors.stats.requests += 1
         if message.code == CSM:
             self._is_known = True

@@ -252,7 +252,7 @@ class CoapSession:
             self._drop(member, followed)
             if first.is_success and not followed.cannot:
                 followed.cannot = True
-                self._say(member, followed, "cannot be observed", f"each {followed.plan.period_s:g} s it is asked instead")
+                self._say(member, followed, "unobservable", f"cannot be observed: each {followed.plan.period_s:g} s it is asked instead")
         elif not self._is_newer(followed, first):
             return None
         whole = await member.channel.whole(request, first, followed.plan.options.max_bytes)
