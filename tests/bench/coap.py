@@ -93,7 +93,7 @@ async def measure(ports: list[int], mode: str, seconds: float) -> dict[str, Any]
             "host": "127.0.0.1",
             "port": port,
             "scan_s": PERIOD_S,
-            "resources": [{"path": "/t", "mode": mode, "tags": [tag]}],
+            "resources": [resource],
         }
         for at, port in enumerate(ports)
     ]
