@@ -12,6 +12,7 @@ BIN := .venv/bin
 NODE := tests/peers/node
 RED := tests/bench/peers/node-red
 TB := build/bench/peers/tb
+SNAP7 := build/peers/snap7
 SITE ?= site.yaml
 ARGS ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
@@ -31,7 +32,7 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 	@tools/packages --optional mosquitto
 	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
 
-test: packages .venv/.dev $(NODE)/node_modules/.made ## every test, with real peers; two runs side by side, one with ARGS
+test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made ## every test, with real peers; two runs side by side, one with ARGS
 	$(BIN)/python -m tests $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import directions, generated documents
@@ -52,7 +53,7 @@ profile: .venv/.dev ## where the gateway's time goes at full speed (a minute)
 	@tools/packages $(COMPILER) mosquitto
 	$(BIN)/python -m tests.bench.profile $(ARGS)
 
-long: packages .venv/.dev $(NODE)/node_modules/.made ## the campaigns with their large figures (hours)
+long: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made ## the campaigns with their large figures (hours)
 	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest -rP $(or $(ARGS),tests/faults tests/fuzz)
 
 run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
@@ -89,6 +90,10 @@ packages:
 
 $(NODE)/node_modules/.made: $(NODE)/package-lock.json
 	npm ci --prefix $(NODE) --no-audit --no-fund
+	@touch $@
+
+$(SNAP7)/.made: tests/peers/snap7.lock | .venv/.dev
+	$(PIP) --require-hashes --no-deps --upgrade --target $(@D) -r $<
 	@touch $@
 
 $(RED)/node_modules/.made: $(RED)/package-lock.json

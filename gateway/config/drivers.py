@@ -78,9 +78,16 @@ def _load(entry: EntryPoint) -> Driver:
         driver: Any = entry.load()  # Any: foreign code until it has been looked at
     except _IMPORT_FAILURES as error:
         raise Broken(
-            f"driver {entry.name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}: install what it needs or remove it"
+            f"driver {entry.name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}: {_remedy(entry, error)}"
         ) from error
     return _judge(entry, driver)
+
+
+def _remedy(entry: EntryPoint, error: Exception) -> str:
+    """What to do about a driver that cannot be imported. Which extra it needs stands in its entry point: ``module:DRIVER [extra]``."""
+    if isinstance(error, ModuleNotFoundError) and entry.extras and entry.dist is not None:
+        return f"install what it needs: pip install '{entry.dist.name}[{','.join(entry.extras)}]'"
+    return "install what it needs or remove it"
 
 
 def _judge(entry: EntryPoint, driver: Any) -> Driver:  # Any: as above
