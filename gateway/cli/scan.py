@@ -25,12 +25,14 @@ from protocols.discover import coap, mdns, opcua
 from protocols.modbus.config import ModbusRtu, ModbusRtuTcp, ModbusTcp
 from protocols.modbus.line import Missed
 from protocols.modbus.scan import LIKELY_UNITS, SETTINGS, Pace, Paced, Setting, Spent, Told, serial, units
+from protocols.templates.library import own
 
 Found = AsyncGenerator[Candidate, None]
 
 MOST_HOSTS: Final = 1024
 """Addresses of one network scan: a plant's networks are smaller, and larger ones are somebody else's."""
 HOSTS_AT_ONCE: Final = 8
+MOST_TEMPLATES: Final = 3
 SETTLE_S: Final = 0.05
 """Silence after a unit id that did not answer: there is nothing to wait out where nobody lives."""
 
@@ -80,7 +82,7 @@ def tcp(host: str, port: int, rtu: bool, units: str, as_json: bool, timeout_s: f
     """Which unit ids answer at HOST by Modbus TCP."""
     kind = ModbusRtuTcp if rtu else ModbusTcp
     options = kind(name=_name(f"modbus-{host}"), host=host, port=port, timeout_s=timeout_s, settle_s=SETTLE_S)
-    _run(_Report(as_json=as_json), _tcp(options, _unit_ids(units), _pace(**pace), _progress()))
+    _run(Report(as_json=as_json), _tcp(options, _unit_ids(units), _pace(**pace), _progress()))
 
 
 @scan.command("serial")
@@ -103,7 +105,7 @@ def serial_line(
         setting for setting in _settings(baud) if (not baud or setting.baud_rate in baud) and (not parity or setting.parity in parity)
     ]
     options = ModbusRtu(name="line", serial_port=port, timeout_s=timeout_s, settle_s=SETTLE_S)
-    _run(_Report(as_json=as_json), serial(options, settings, _unit_ids(units), _pace(**pace), _progress()))
+    _run(Report(as_json=as_json), serial(options, settings, _unit_ids(units), _pace(**pace), _progress()))
 
 
 @scan.command()
@@ -129,7 +131,7 @@ def connection(site: Path, connection: str, units: str, as_json: bool, **pace: A
                 async for candidate in candidates:
                     yield candidate
 
-    _run(_Report(as_json=as_json), find())
+    _run(Report(as_json=as_json), find())
 
 
 @scan.command()
@@ -150,7 +152,7 @@ def network(network: str, port: int, units: str, hosts: int, rate: float, for_s:
     if addresses.num_addresses > hosts:
         fail(f"{addresses} has {addresses.num_addresses} addresses, more than --hosts {hosts}: scan a part of it", WRONG)
     wanted = [str(address) for address in (addresses.hosts() if addresses.num_addresses > 2 else addresses)]
-    _run(_Report(as_json=as_json), _network(wanted, port, _unit_ids(units), rate, for_s, timeout_s))
+    _run(Report(as_json=as_json), _network(wanted, port, _unit_ids(units), rate, for_s, timeout_s))
 
 
 @scan.command("opcua")
@@ -163,7 +165,7 @@ def opc_ua(hosts: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
     async def ask(host: str, port: int) -> list[Candidate]:
         return await opcua.endpoints(host, port, timeout_s=timeout_s, time_ns=SystemClock().time_ns())
 
-    _run(_Report(as_json=as_json), _each(hosts, opcua.PORT, ask))
+    _run(Report(as_json=as_json), _each(hosts, opcua.PORT, ask))
 
 
 @scan.command("coap")
@@ -176,7 +178,7 @@ def coap_hosts(hosts: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
     async def ask(host: str, port: int) -> list[Candidate]:
         return await coap.resources(host, port, timeout_s=timeout_s)
 
-    _run(_Report(as_json=as_json), _each(hosts, coap.PORT, ask))
+    _run(Report(as_json=as_json), _each(hosts, coap.PORT, ask))
 
 
 @scan.command("mdns")
@@ -185,13 +187,13 @@ def coap_hosts(hosts: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
 @JSON
 def announced(for_s: float, interfaces: tuple[str, ...], as_json: bool) -> None:
     """What announces itself on the local network: OPC UA, Modbus, CoAP, MQTT, HTTP."""
-    _run(_Report(as_json=as_json), mdns.announced(SystemClock(), for_s, interfaces))
+    _run(Report(as_json=as_json), mdns.announced(SystemClock(), for_s, interfaces))
 
 
 # --------------------------------------------------------------------------------------------------------------- reporting
 
 
-class _Report:
+class Report:
     """What was found: each at once, and at the end as connections to paste."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -200,10 +202,12 @@ class _Report:
 
     def take(self, candidate: Candidate) -> None:
         self.found.append(candidate)
+        names = [template.name for template in own().suggested(candidate.detail, MOST_TEMPLATES)] if candidate.detail else []
         if self._as_json:
-            click.echo(json.dumps(msgspec.to_builtins(candidate), ensure_ascii=False))
+            click.echo(json.dumps({**msgspec.to_builtins(candidate), "templates": names}, ensure_ascii=False))
         else:
             click.echo(candidate.where + (f": {candidate.detail}" if candidate.detail else ""))
+            click.echo("".join(f"    described in the template {name}\n" for name in names), nl=False)
 
     def end(self) -> None:
         blocks = connections([candidate.options for candidate in self.found if candidate.options])
@@ -245,7 +249,7 @@ def _name(text: str) -> str:
     return "".join(character if character.isascii() and (character.isalnum() or character in "_.-") else "-" for character in text)[:64]
 
 
-def _run(report: _Report, found: Found) -> None:
+def _run(report: Report, found: Found) -> None:
     """Report candidates as they come, whatever ends the scan."""
     trouble = ""
 

@@ -17,6 +17,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.cli.scan import Report
+from protocols.contract import Candidate
 from protocols.trace import pcapng
 from protocols.trace.ring import Way
 from tests.peers.holdfast import Holdfast, until
@@ -325,3 +327,13 @@ def test_a_connection_that_the_gateway_does_not_run_is_said(meter: Meter, gatewa
     finally:
         gateway.write(site_of(meter.port))
     assert (done.exit_code, "has the document changed" in done.stderr) == (1, True)
+
+
+def test_a_device_that_says_what_it_is_leads_to_its_template(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a SDM630 of Eastron would, by function 43/14 or 17."""
+    report = Report(as_json=False)
+    report.take(Candidate(where="unit id 1 on here", detail="answers, vendor Eastron, product SDM630"))
+    report.take(Candidate(where="unit id 2 on here", detail="answers"))
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "    described in the template eastron/sdm630"
+    assert told[-1] == "unit id 2 on here: answers"
