@@ -51,7 +51,7 @@ def _names(options: Mqtt) -> Iterator[Problem]:
 
 def _broker(options: Mqtt) -> Iterator[Problem]:
     if options.password is not None and not options.username:
-        yield error("username", "there is a password and no user name", "write the user name, or take the password away")
+        yield warning("username", "there is a password and no user name", "write the user name, or take the password away")
     if options.username and options.tls is None:
         yield warning("tls", "user name and password go over the link in the clear", "write tls, unless nobody else is on this network")
     if options.session_expiry_s and any(one.qos == 0 for one in (*options.devices, *options.families)):
@@ -94,7 +94,7 @@ def _topics(one: Described, path: str, name: str) -> Iterator[Problem]:
             place_of(filled(one.topic, name))
         except BadPlace as trouble:
             yield error(f"{path}.topic", str(trouble), trouble.advice)
-    elif one.topic and (trouble_text := filter_trouble(filled(one.topic, name))):
+    elif trouble_text := filter_trouble(filled(one.topic, name)):
         yield error(f"{path}.topic", f"{one.topic!r} is no topic filter: {trouble_text}", "write a topic such as sensors/{device}/env")
     if one.status_topic and (trouble_text := filter_trouble(filled(one.status_topic, name))):
         yield error(f"{path}.status_topic", f"{one.status_topic!r} is no topic filter: {trouble_text}", "write the topic of its last will")
@@ -111,8 +111,6 @@ def _tag(tag: config.Tag, one: Described, path: str, name: str) -> Iterator[Prob
     is_sparkplug = one.format is Format.SPARKPLUG
     if is_sparkplug and (tag.topic or tag.format):
         yield error(f"{path}.topic", "a Sparkplug metric has no topic or format of its own", "take topic and format away")
-    elif not (tag.topic or one.topic):
-        yield error(f"{path}.topic", "neither the tag nor its device has a topic", "write topic for the device, or for the tag")
     elif tag.topic and (trouble := filter_trouble(filled(tag.topic, name))):
         yield error(f"{path}.topic", f"{tag.topic!r} is no topic filter: {trouble}", "write a topic such as sensors/{device}/env")
     if tag.format and not tag.topic:

@@ -41,12 +41,15 @@ class Described(PayloadOptions, frozen=True, forbid_unknown_fields=True, kw_only
     """What a device and a family of devices have in common. Not a type of its own."""
 
     topic: Annotated[
-        TopicText,
+        str,
         Meta(
+            min_length=1,
+            max_length=1024,
             description="Where its values are published: a topic, or a filter with + and #; {device} is filled in. sparkplug: group/node"
-            " or group/node/device."
+            " or group/node/device.",
+            examples=["plant/{device}/state"],
         ),
-    ] = ""
+    ]
     qos: Annotated[Literal[0, 1], Meta(description="Quality of service of the subscription. At 0 the broker keeps nothing for us.")] = 1
     silence_s: Annotated[
         float, Meta(ge=0, le=31 * 86400, description="Silence after which the device is lost, in seconds; 0 waits for ever.")
