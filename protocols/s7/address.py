@@ -13,8 +13,8 @@ from typing import Final
 
 from protocols.model import Kind
 
-_IN_DB: Final = re.compile(r"DB([1-9]\d{0,4})\.DB(?:X(\d{1,5})\.([0-7])|([BWD])(\d{1,5}))")
-_IN_AREA: Final = re.compile(r"([IQM])(?:(\d{1,5})\.([0-7])|([BWD])(\d{1,5}))")
+_IN_DB: Final = re.compile(r"DB([1-9]\d{0,4})\.DB(?:X(\d{1,5})\.([0-7])|([BWD])(\d{1,5}))", re.ASCII)
+_IN_AREA: Final = re.compile(r"([IQM])(?:(\d{1,5})\.([0-7])|([BWD])(\d{1,5}))", re.ASCII)
 _GERMAN: Final = re.compile(r"[EA][BWD]?\d")
 LAST_BYTE: Final = 65535
 

@@ -96,9 +96,7 @@ class Channel:
 
     async def close(self) -> None:
         """Nothing of this connection is under way any more. Twice is fine."""
-        while (
-            self._under_way
-        ):  # again and again: wait_for of Python 3.11, which the library uses, loses a cancellation now and then
+        while self._under_way:  # again and again: wait_for of Python 3.11, which the library uses, loses a cancellation now and then
             for task in self._under_way:
                 task.cancel()
             await asyncio.wait(self._under_way, timeout=CANCEL_S)
