@@ -37,7 +37,7 @@ from protocols.modbus.scan import OwnLine
 from protocols.modbus.window import Survey
 from protocols.model import Kind
 from tests.peers.libmodbus import LibmodbusServer, registers
-from tests.protocols.modbus.plc import options
+from tests.protocols.modbus.plc import Plc, options
 
 FIRST = 40
 """Where the value lies in these tests."""
@@ -256,6 +256,18 @@ async def test_a_device_that_gives_few_registers_at_once_is_read_whole() -> None
         assert read.known[Table.HOLDING][:500].all()
         refused = [request for request in await server.requests() if request.count > 20]
         assert len(refused) < 10, "it is not asked for too much again and again"
+
+
+async def test_a_table_that_a_device_does_not_have_is_asked_for_once() -> None:
+    plc = Plc(1)
+    plc.unit.refused[4] = 1
+    async with plc.serve() as port:
+        line = own(port)
+        read = await Survey(line, 1, lambda text: None).read(0, 999)
+        await line.close()
+    assert plc.functions().count(4) == 1
+    assert read.known[Table.HOLDING][:1000].all()
+    assert not read.known[Table.INPUT].any()
 
 
 async def test_a_device_that_is_not_there_is_given_up() -> None:

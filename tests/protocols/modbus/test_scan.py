@@ -263,7 +263,7 @@ class Forgetful:
 
     async def ask(self, request: Request) -> bytes:
         self._awaits_another, loses = not self._awaits_another and request.unit_id != 11, self._awaits_another
-        if loses or request.unit_id != 11:
+        if loses or request.unit_id != 11 or request.function == 4:
             raise Missed("timeout", "no answer")
         return bytes((request.function, 2, 0, 7))
 
