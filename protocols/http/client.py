@@ -171,7 +171,7 @@ class Client:
         async with self._gate.entered(urgent=writes):
             before()
             for _ in range(self._options.redirects + 1):
-                answer = await self._proven_ask(method, url, headers, body, most, writes)
+                answer = await self._asked(method, url, headers, body, most, writes)
                 if answer.status not in REDIRECTS or method != "GET" or not self._options.redirects:
                     return answer
                 try:
@@ -179,6 +179,15 @@ class Client:
                 except Broken as trouble:
                     raise Missed("redirect", str(trouble)) from None
             raise Missed("redirect", f"it was redirected more than {self._options.redirects} times")
+
+    async def _asked(self, method: str, url: URL, headers: dict[str, str], body: bytes | None, most: int, writes: bool) -> Answer:
+        """One request. A server may close an idle connection just when we use it: what only reads is then asked once more."""
+        try:
+            return await self._proven_ask(method, url, headers, body, most, writes)
+        except Missed as miss:
+            if miss.reason != "cut" or writes or not self._options.keep_alive:
+                raise
+        return await self._proven_ask(method, url, headers, body, most, writes)
 
     async def _proven_ask(self, method: str, url: URL, headers: dict[str, str], body: bytes | None, most: int, writes: bool) -> Answer:
         """One request; with digest once more where the server gave a new challenge."""

@@ -31,6 +31,7 @@ FIRST_HOLD_S: Final = 2.0
 REFUSED_HOLD_S: Final = 60.0
 """A request that is not allowed is asked again after this: asking more often may lock an account, and helps nobody."""
 LONGEST_VALIDATOR: Final = 512
+LONGEST_TROUBLE: Final = 300
 
 LEDGER: Final[dict[int, tuple[Quality, str]]] = {
     401: (Quality.BAD_NOT_READABLE, "the credentials are not taken for it: check the user's rights"),
@@ -200,7 +201,7 @@ class HttpSession:
             return request.decoder.bad(Quality.BAD_TIMEOUT, now_ns)
         if request.decoder.trouble:
             self._count("undecodable")
-            self._find(device, f"{request.where}: {request.decoder.trouble}")
+            self._find(device, f"{request.where}: {shown(request.decoder.trouble, LONGEST_TROUBLE)}")
             return batches
         self._look(device, request, batches)
         etag, changed = answer.header("etag"), answer.header("last-modified")

@@ -279,7 +279,7 @@ class WebhookSession:
         trouble = decoder.trouble
         place.heard, place.is_lost = self._clock.monotonic(), False
         if trouble:
-            self._find(name, "undecodable", f"what it posts cannot be read: {trouble}")
+            self._find(name, "undecodable", f"what it posts cannot be read: {shown(trouble, 300)}")
         if batches and not await self._hand_on(batches):
             return self._turned_away("busy", 503, wait_s=AGAIN_S)
         if trouble:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -111,7 +112,8 @@ async def test_a_wrong_password_is_a_refusal_and_is_tried_once(server: HttpServe
     """Who asks again and again may lock the account. The secret is in no text."""
     await server.auth(kind=kind, user="reader", password="another", algorithms=["SHA-256"])
     scheme = Basic if kind == "basic" else Digest
-    given = options(server, auth=scheme(username="reader", password=kept(tmp_path, PASSWORD)), connections=1)
+    asked = [Request(path="/doc", query={"n": str(at)}, tags=(level(name=f"t{at}"),)) for at in range(5)]
+    given = options(server, *asked, auth=scheme(username="reader", password=kept(tmp_path, PASSWORD)), connections=1)
     with pytest.raises(Refused, match=f"127.0.0.1:{server.port}.*401.*check auth") as caught:
         await first(given)
     assert PASSWORD not in str(caught.value)
@@ -319,6 +321,25 @@ async def test_packed_answers_are_unpacked(server: HttpServer) -> None:
     """The server packs as node does; what is packed and not said to be is not JSON."""
     await server.put("/doc", gzip.compress(DOCUMENT.encode()))
     assert (await first(options(server)))[1] is Quality.BAD_DECODING_ERROR
+
+
+async def test_a_server_that_closes_idle_connections_is_asked_again() -> None:
+    """Each connection serves one request, says that it would serve more, and ends when the next one comes."""
+    body = b'{"level": 7}'
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\nask")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await reader.readuntil(b"\r\n\r\nask")
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        request = Request(path="/", method="POST", body="ask", tags=(level(),))
+        given = Http(name="l", url=url, allow_local=True, devices=(Device(name="one", scan_s=0.05, requests=(request,)),))
+        came = await reads(given, lambda came: len(came) == 6)
+    assert [batch.quality.tolist() for batch in came] == [[0]] * 6
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
