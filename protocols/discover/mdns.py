@@ -75,17 +75,20 @@ async def _candidate(network: AsyncZeroconf, kind: str, name: str) -> Candidate:
     return Candidate(
         where=f"{kind.removesuffix('.local.')} at {host}:{port}",
         detail="".join(character if character.isprintable() else " " for character in detail)[:MAX_SHOWN],
-        options=_options(KINDS.get(kind, ""), host, port, dict(service.decoded_properties)),
+        options=options_of(kind, host, port, dict(service.decoded_properties)),
     )
 
 
-def _options(type_name: str, host: str, port: int, properties: dict[str, str | None]) -> dict[str, object]:
-    """As far as an announcement tells."""
-    if not type_name or not host:
+def options_of(kind: str, host: str, port: int, properties: dict[str, str | None]) -> dict[str, object]:
+    """The connection that leads to a service of this kind, as far as an announcement tells; empty where we have none."""
+    type_name = KINDS.get(kind, "")
+    if not type_name or not host or not port:
         return {}
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if type_name == "opcua":  # Part 12, annex C: the path stands in the TXT record
         return {"type": type_name, "endpoint": f"opc.tcp://{authority}{properties.get('path') or ''}"}
     if type_name == "coap":
         return {"type": type_name, "devices": [{"name": f"coap-{host}".replace(":", "-"), "host": host, "port": port}]}
+    if type_name == "http":
+        return {"type": type_name, "url": f"{'https' if kind.startswith('_https') else 'http'}://{authority}"}
     return {"type": type_name, "host": host, "port": port}

@@ -21,6 +21,7 @@ MAX_SHOWN: Final = 200
 _NONE_POLICY: Final = "http://opcfoundation.org/UA/SecurityPolicy#None"
 _OPEN, _OPENED, _GET_ENDPOINTS, _ENDPOINTS, _FAULT = 446, 449, 428, 431, 397
 """Numeric ids of the binary encodings (Part 6, annex A)."""
+_POLICIES: Final = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
 _MODES: Final = {1: "no security", 2: "sign", 3: "sign and encrypt"}
 _TOKENS: Final = {0: "anonymous", 1: "user name", 2: "certificate", 3: "issued token"}
 _NULL: Final = struct.pack("<i", -1)
@@ -225,5 +226,8 @@ def _user(body: _Reader) -> str:
 
 
 def _options(url: str, policy: str, mode: int) -> dict[str, object]:
-    security = {"policy": policy, "mode": "sign" if mode == 2 else "sign-and-encrypt"} if mode != 1 else {"policy": "None"}
+    """None for a policy that is deprecated or unknown: it is told, and not proposed."""
+    if mode != 1 and policy not in _POLICIES:
+        return {}
+    security = {"policy": policy, "mode": "sign" if mode == 2 else "sign-and-encrypt"} if mode != 1 else {"policy": "none"}
     return {"type": "opcua", "endpoint": url, "security": security}

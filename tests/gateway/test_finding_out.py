@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
-from gateway.cli.scan import Report
+from gateway.cli.scan import Report, connections
+from gateway.config.drivers import installed
 from protocols.contract import Candidate
+from protocols.discover import mdns
 from protocols.trace import pcapng
 from protocols.trace.ring import Way
 from tests.peers.holdfast import Holdfast, until
@@ -337,3 +340,17 @@ def test_a_device_that_says_what_it_is_leads_to_its_template(capsys: pytest.Capt
     told = capsys.readouterr().out.splitlines()
     assert told[1] == "    described in the template eastron/sdm630"
     assert told[-1] == "unit id 2 on here: answers"
+
+
+def _announced() -> list[dict[str, Any]]:  # Any: JSON
+    found: list[dict[str, Any]] = [mdns.options_of(kind, "192.0.2.7", 8443, {"path": "/ua"}) for kind in mdns.KINDS]
+    found.append({"type": "coap", "devices": [{"name": "coap-1", "host": "192.0.2.7", "resources": [{"path": "/t"}]}]})
+    found.append({"type": "opcua", "endpoint": "opc.tcp://h:1", "security": {"policy": "none"}})
+    return [options for options in found if options]
+
+
+@pytest.mark.parametrize("options", _announced(), ids=lambda options: str(options["type"]))
+def test_what_is_proposed_is_what_the_drivers_take(options: dict[str, Any]) -> None:  # Any: JSON
+    """Each finder's keys are those of the driver's options."""
+    (block,) = connections([options])
+    msgspec.convert(block, installed()[options["type"]].options)

@@ -31,7 +31,7 @@ async def test_endpoints_are_told_with_their_security(port: int) -> None:
     (found,) = await opcua.endpoints("127.0.0.1", port, time_ns=NOW_NS)
     assert found.where == f"opc.tcp://127.0.0.1:{port}/plant"
     assert found.detail.startswith("Boiler house; no security; users: anonymous")
-    assert found.options == {"type": "opcua", "endpoint": found.where, "security": {"policy": "None"}}
+    assert found.options == {"type": "opcua", "endpoint": found.where, "security": {"policy": "none"}}
 
 
 async def test_nobody_there_is_unreachable() -> None:
