@@ -14,6 +14,7 @@ from gateway.links import State
 from protocols.model import Kind, Quality
 from protocols.mqtt.config import Device, Mqtt, Tag
 from protocols.payload import Format
+from tests.peers.holdfast import Holdfast
 from tests.peers.mosquitto import Mosquitto
 from tests.protocols.mqtt.rig import pub
 
@@ -59,3 +60,36 @@ async def test_a_connection_is_up_before_any_device_speaks_and_its_values_arrive
 def _value(gateway: app.Appliance, device: Any) -> tuple[float, int]:  # Any: a Device
     (column,) = gateway.latest.batches(device)
     return float(column.value[0]), int(column.quality[0])
+
+
+async def test_a_gateway_that_is_killed_has_every_value_that_was_published(broker: Mosquitto, tmp_path: Path) -> None:
+    """SIGKILL twice while a device publishes at QoS 1: what was acknowledged was durable, what was not comes again."""
+    tag = {"name": "n", "kind": "int64", "at": "$.n", "max_silence_s": 0}
+    device = {"name": "counter", "topic": "killed/{device}", "format": "json", "silence_s": 60, "tags": [tag]}
+    place = {"host": "127.0.0.1", "port": broker.port, "client_id": "killed", "hold_messages": 100}
+    connection = {"name": "hall", "type": "mqtt", **place, "devices": [device]}
+    document = {"holdfast": 1, "gateway": {"group": "g", "name": "n"}, "connections": [connection]}
+    gateway = Holdfast(tmp_path / "gateway", document)
+    published = 0
+    try:
+        for life in range(3):
+            await asyncio.to_thread(gateway.start)
+            if life == 0:
+                await until("subscribed", lambda: "Received SUBSCRIBE from killed" in broker.log())
+            for _ in range(12):
+                published += 1
+                await pub(broker, "killed/counter", f'{{"n": {published}}}')
+            if life < 2:
+                gateway.kill()
+                published += 1
+                await pub(broker, "killed/counter", f'{{"n": {published}}}')
+        await until("the last one is there", lambda: published in _numbers(gateway))
+        numbers = _numbers(gateway)
+        assert sorted(set(numbers)) == list(range(1, published + 1)), "every one, and none twice but what came again"
+    finally:
+        gateway.end()
+
+
+def _numbers(gateway: Holdfast) -> list[int]:
+    """The counter's good values in the journal, in its order."""
+    return [int(line["values"][0]) for line in gateway.ask("export") if "values" in line and "quality" not in line]
