@@ -268,11 +268,12 @@ class JournalMachine(RuleBasedStateMachine):
     def die_and_rot(self, file: int, place: int) -> None:
         self._leave()
         targets = files(self.folder / "journal")
-        target = targets[file % len(targets)]
-        content = bytearray(target.read_bytes())
-        content[place // 8 % len(content)] ^= 1 << place % 8
-        target.write_bytes(content)
-        self.damaged += 1
+        if targets:  # none where all that was stored has retired and the new file was refused
+            target = targets[file % len(targets)]
+            content = bytearray(target.read_bytes())
+            content[place // 8 % len(content)] ^= 1 << place % 8
+            target.write_bytes(content)
+            self.damaged += 1
         self.open()
 
     @precondition(lambda self: self.tap.error is None)
