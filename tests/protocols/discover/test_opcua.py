@@ -1,37 +1,35 @@
-"""An OPC UA server's endpoints are read from asyncua's server; what is no server is refused with what to do."""
+"""An OPC UA server's endpoints are read from node-opcua's server; what is no server is refused with what to do."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-from asyncua.server.server import Server
 
 from protocols.contract import Misfit, Unreachable
 from protocols.discover import opcua
 from tests.peers.mosquitto import free_port
+from tests.peers.opcua import OpcUaServer
 from tests.protocols.modbus.plc import listening
 
-NOW_NS = 1_700_000_000_000_000_000
+NOW_NS = 1_790_000_000_000_000_000
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
-    at = free_port()
-    server = Server()
-    await server.init()
-    server.set_endpoint(f"opc.tcp://127.0.0.1:{at}/plant")
-    server.set_server_name("Boiler house")
-    async with server:
-        yield at
-
-
-async def test_endpoints_are_told_with_their_security(port: int) -> None:
-    (found,) = await opcua.endpoints("127.0.0.1", port, time_ns=NOW_NS)
-    assert found.where == f"opc.tcp://127.0.0.1:{port}/plant"
-    assert found.detail.startswith("Boiler house; no security; users: anonymous")
-    assert found.options == {"type": "opcua", "endpoint": found.where, "security": {"policy": "none"}}
+async def test_endpoints_are_told_with_their_security() -> None:
+    """Of node-opcua's server: what is proposed to paste is what our client takes."""
+    server = OpcUaServer(secure=True, users={"operator": "canary"})
+    await asyncio.to_thread(server.launch)
+    try:
+        found = await opcua.endpoints("127.0.0.1", server.port, timeout_s=20.0, time_ns=NOW_NS)
+    finally:
+        await asyncio.to_thread(server.end)
+    assert {candidate.where for candidate in found} == {f"opc.tcp://127.0.0.1:{server.port}/plant"}
+    told = "\n".join(candidate.detail for candidate in found)
+    assert "Basic256Sha256, sign and encrypt" in told
+    assert "user name" in told
+    assert {"type": "opcua", "endpoint": found[0].where, "security": {"policy": "Basic256Sha256", "mode": "sign-and-encrypt"}} in [
+        candidate.options for candidate in found
+    ]
 
 
 async def test_nobody_there_is_unreachable() -> None:
