@@ -64,7 +64,27 @@ from protocols.opcua.certificates import Identity, Untrusted, Unusable
 from protocols.secret import SecretMissing
 
 log = structlog.get_logger("holdfast.face")
+
+
+class _Trouble(logging.Handler):
+    """What goes wrong within a request that asyncua answers BadInternalError: in the log, as far as it is said for the first time."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and repr(type(error)) not in self._said:
+            self._said.add(repr(type(error)))
+            log.warning("opcua_request_failed", error=f"{type(error).__name__}: {str(error)[:200]}")
+
+
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)  # what it would say, we say once and better
+_errors = logging.getLogger("asyncua.server.uaprocessor")
+_errors.setLevel(logging.ERROR)
+_errors.propagate = False
+_errors.addHandler(_Trouble())
 
 MAX_CHUNK: Final = 65535
 LEAST_CHUNK: Final = 8192
@@ -249,7 +269,8 @@ class _Processor(UaProcessor):
         self._shop = shop
         self._client = client
         self._failures = 0
-        self._writes: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[None]] = set()
+        """They go their way, and are recorded, also where the client does not wait for them."""
 
     async def process(self, header: Any, body: Any) -> bool:  # Any: asyncua's own
         """One chunk; False ends the connection."""
@@ -297,7 +318,7 @@ class _Processor(UaProcessor):
         if kind == _WRITE:
             while len(self._writes) >= MOST_WRITES:
                 await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
-            task = asyncio.get_running_loop().create_task(self._pass_on(seqhdr, body))
+            task = self._shop.spawn(self._carry_out(seqhdr, body))
             self._writes.add(task)
             task.add_done_callback(self._writes.discard)
             return True
@@ -312,6 +333,12 @@ class _Processor(UaProcessor):
             return True
         going = await self._pass_on(seqhdr, body)
         return await self._is_in() and going if kind == _ACTIVATE else going
+
+    async def _carry_out(self, seqhdr: Any, body: Any) -> None:  # Any: as above
+        try:
+            await self._pass_on(seqhdr, body)
+        except (OSError, RuntimeError) as error:
+            self._shop.refused(self._client, f"it did not wait for its answer ({type(error).__name__})")
 
     async def _pass_on(self, seqhdr: Any, body: Any) -> bool:  # Any: as above
         going: bool = await super().process_message(seqhdr, body)  # type: ignore[no-untyped-call]  # asyncua's
@@ -392,10 +419,11 @@ class _Processor(UaProcessor):
         self._shop.refused(self._client, "user refused")
         return self._failures < MOST_FAILURES
 
-    async def close(self) -> None:
-        for task in list(self._writes):
-            task.cancel()  # the command goes its way and is recorded; there is nobody to tell
-        await super().close()  # type: ignore[no-untyped-call]  # asyncua's
+
+NONSENSE: Final = (
+    UaError, ServiceError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError, struct.error,
+)  # fmt: skip
+"""What asyncua raises where a client breaks the encoding."""
 
 
 class _Protocol(asyncio.Protocol):
@@ -461,17 +489,7 @@ class _Protocol(asyncio.Protocol):
                 pass
         except TimeoutError:
             self._shop.refused(client, "it does not read its answers")
-        except (
-            UaError,
-            ServiceError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            RecursionError,
-            OverflowError,
-        ) as error:
+        except NONSENSE as error:
             self._shop.refused(client, f"what it sends makes no sense ({type(error).__name__})")
         except (InvalidSignature, UnsupportedAlgorithm):
             self._shop.refused(client, "a signature is wrong")
@@ -480,7 +498,7 @@ class _Protocol(asyncio.Protocol):
             self._shop.connections.discard(self)
             transport.close()
             with contextlib.suppress(asyncio.CancelledError):
-                await processor.close()
+                await processor.close()  # type: ignore[no-untyped-call]  # asyncua's
 
     async def _next(self, processor: _Processor) -> bool:
         chunk = await self._chunks.get()
@@ -538,8 +556,21 @@ class Shop:
         return task
 
 
-async def session(face: OpcuaFace, gateway: Gateway, latest: Latest, gate: Gate, status: Status, clock: Clock, up: Up) -> None:
-    """Serve until cancelled. Raises Unreachable where the address cannot be used, Misfit where a certificate cannot."""
+async def session(
+    face: OpcuaFace,
+    gateway: Gateway,
+    latest: Latest,
+    gate: Gate,
+    status: Status,
+    clock: Clock,
+    up: Up,
+    *,
+    opened: Callable[[Shop], None] = lambda shop: None,
+) -> None:
+    """Serve until cancelled; ``opened`` is told what connections will share.
+
+    Raises Unreachable where the address cannot be used, Misfit where a certificate cannot.
+    """
     name = application(gateway.group, gateway.name, face.name)
     identity = await asyncio.to_thread(_identity, face, name, clock.time_ns())
     tree = Tree()
@@ -559,9 +590,10 @@ async def session(face: OpcuaFace, gateway: Gateway, latest: Latest, gate: Gate,
     server.endpoints.extend(_endpoint(policy, face, gateway, name, identity) for policy in face.security.policies)
     await _dress(server, nodes, clock, [name, uri])
     shop = Shop(face, server, users, policies, clock, status)
+    opened(shop)
     looking = shop.spawn(sampler.run())
     try:
-        await _listen(shop, up)
+        await _listen(shop, up, looking)
     finally:
         await cancel(looking)
         for one in list(shop.connections):
@@ -573,7 +605,8 @@ async def session(face: OpcuaFace, gateway: Gateway, latest: Latest, gate: Gate,
         await server.stop()
 
 
-async def _listen(shop: Shop, up: Up) -> None:
+async def _listen(shop: Shop, up: Up, looking: asyncio.Task[None]) -> None:
+    """Until cancelled, or until nobody looks at the values any more."""
     face = shop.face
     try:
         listener = await asyncio.get_running_loop().create_server(lambda: _Protocol(shop), face.host, face.port)
@@ -582,7 +615,7 @@ async def _listen(shop: Shop, up: Up) -> None:
     try:
         log.info("face_listens", face=face.name, host=face.host, port=listener.sockets[0].getsockname()[1])
         up()
-        await asyncio.get_running_loop().create_future()
+        await asyncio.shield(looking)
     finally:
         listener.close()
 

@@ -86,7 +86,8 @@ async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant
     faces: list[dict[str, Any]] = [  # Any: JSON
         {"name": "mes", "writable": True, "users": [{"name": "operator", "password": password}], "user_certificates": True,
          "security": {"folder": str(trust)}, "command_timeout_s": 3},
-        {"name": "open", "anonymous": True, "max_clients": 3, "max_subscriptions": 2, "max_items": 12,
+        {"name": "open", "anonymous": True, "users": [{"name": "operator", "password": password}],
+         "max_clients": 3, "max_subscriptions": 2, "max_items": 12,
          "security": {"folder": str(folder / "open"), "policies": ["none"]}},
         {"name": "others", "anonymous": True, "clients": ["192.0.2.0/24"], "security": {"folder": str(folder / "o"), "policies": ["none"]}},
     ]  # fmt: skip
@@ -428,6 +429,17 @@ async def test_a_face_that_is_not_writable_is_not_written_to(plant: Plant) -> No
     assert await plant.stranger.ask("write", node=f"{NS}boiler/setpoint", type="Float", value=50) == "BadNotWritable"
     assert await plant.field.get(1, "holding", 10, 2) == before
     await plant.stranger.ask("leave")
+
+
+async def test_a_password_is_encrypted_also_where_messages_are_not(plant: Plant) -> None:
+    await plant.stranger.ask("connect", endpoint=plant.at("open"), user=USER)
+    with pytest.raises(Refused, match="BadUserAccessDenied"):
+        await plant.stranger.ask("connect", endpoint=plant.at("open"), user={**USER, "password": "wrong"})
+    async with Client(plant.at("open"), timeout=10) as client:
+        token = ua.UserNameIdentityToken(UserName="operator", Password=b"correct horse")
+        wish = ua.ActivateSessionParameters(UserIdentityToken=token)
+        with pytest.raises(UaStatusCodeError, match="BadIdentityTokenRejected"):
+            await client.uaclient.session.activate_session(wish)
 
 
 async def test_one_client_cannot_touch_what_another_watches(plant: Plant) -> None:
