@@ -69,6 +69,10 @@ class Numbers:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             text = os.pread(self._file, 64, 0).decode("ascii", "replace").strip()
+        except BlockingIOError as error:
+            self.close()
+            text = f"another process uses OSCORE's numbers at {self._path}"
+            raise Misfit(f"{self._where}: {text}: stop the gateway first, or give each its own state_folder and keys") from error
         except OSError as error:
             self.close()
             raise Misfit(

@@ -319,6 +319,7 @@ class CoapSession:
             return
         if message is None:
             self._drop(member, followed)
+            self._say(member, followed, "cut", f"its observation was lost: {member.channel.wire.why}")
             return
         if message.is_success and message.first(Option.OBSERVE) is None:
             self._drop(member, followed)  # its last word (RFC 7641, 4.2)

@@ -47,6 +47,8 @@ MAX_FOREIGN: Final = 256
 NEWS_PER_S: Final = 200.0
 NEWS_AT_ONCE: Final = 400.0
 """Notifications of one device that are taken; more are dropped and counted."""
+MAX_DROPPED: Final = 1000
+"""So many dropped notifications without a calm between them, and the peer is cut off."""
 SEEN: Final = 32
 """Confirmable messages that are remembered, so that a repetition is acknowledged again and not taken for another."""
 LARGEST_TCP: Final = 128 * 1024
@@ -110,7 +112,9 @@ class Wire(ABC):
         self._busy = False
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._patient: deque[asyncio.Future[None]] = deque()
-        self._foreign = 0
+        self.why = ""
+        """Why the way was given up last, for a person."""
+        self._foreign = self._dropped = 0
         self._news, self._news_at = NEWS_AT_ONCE, 0.0
         self._count_of_tokens = random.randrange(1 << 16)
         self._closed = False
@@ -225,18 +229,26 @@ class Wire(ABC):
             self._foreign = 0
             listener(message)
         else:
-            self.count("flood")
-            self._unasked()
+            self._too_much()
         return True
 
     def _may_tell(self) -> bool:
         now = self._loop.time()
         self._news = min(NEWS_AT_ONCE, self._news + (now - self._news_at) * NEWS_PER_S)
         self._news_at = now
+        if self._news == NEWS_AT_ONCE:
+            self._dropped = 0
         if self._news < 1.0:
             return False
         self._news -= 1.0
         return True
+
+    def _too_much(self) -> None:
+        """A notification came too soon after the others, and is dropped."""
+        self._dropped += 1
+        self.count("flood")
+        if self._dropped > MAX_DROPPED:
+            self._cut("cut", f"it sends notifications faster than {NEWS_PER_S:g} a second: {MAX_DROPPED} were dropped")
 
     def _unasked(self) -> None:
         """Something came that answers nothing."""
@@ -247,7 +259,8 @@ class Wire(ABC):
 
     def _cut(self, reason: str, text: str) -> None:
         """Give the way up as it is; the next request opens it again."""
-        self._foreign = 0
+        self._foreign = self._dropped = 0
+        self.why = text
         self._fail(reason, text)
         self._abandon()
         listeners, self._listeners = list(self._listeners.values()), {}
