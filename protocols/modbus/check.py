@@ -14,15 +14,17 @@ from protocols.modbus import config
 from protocols.modbus.address import LAST_ADDRESS, Address, Impossible, Table, parse, width
 from protocols.modbus.config import AnyConnection, ModbusRtu, ModbusRtuTcp
 from protocols.modbus.plan import make_plan
-from protocols.modbus.wire import Wire, wire_of
+from protocols.modbus.wire import Wire, whole_numbers, wire_of
 from protocols.model import Kind
 from protocols.options import TEXT, error, tag_problems, unique_names, warning
+from protocols.values import said
 
 BUSY: Final = 0.8
 """A line that is in use for more than this share of the time is warned about."""
 MAX_OVERLAPS: Final = 8
 """Earlier tags that one tag is compared with: a broken document must not take for ever to check."""
 BCD_KINDS: Final = (Kind.UINT8, Kind.UINT16, Kind.UINT32, Kind.UINT64)
+FLOATS: Final = (Kind.FLOAT32, Kind.FLOAT64)
 RTU_UNITS: Final = range(1, 248)
 
 
@@ -83,6 +85,7 @@ def _tag(tag: config.Tag, device: config.Device, path: str) -> Iterator[Problem]
         return
     yield from _kind(tag, place, path)
     yield from _size(tag, place, device, path)
+    yield from _invalid(tag, path)
     if tag.writable and not place.table.is_writable:
         advice = "take writable away, or write coil: or holding: if the device has it there too"
         yield error(f"{path}.writable", f"a {place.table} cannot be written", advice)
@@ -100,6 +103,25 @@ def _kind(tag: config.Tag, place: Address, path: str) -> Iterator[Problem]:
         yield error(f"{path}.length", f"a {tag.kind} needs a length", "write length: the number of bytes, two for each register")
     if tag.kind not in TEXT and tag.length:
         yield error(f"{path}.length", f"a {tag.kind} has no length of its own", "take length away, or write kind: string or bytes")
+
+
+def _invalid(tag: config.Tag, path: str) -> Iterator[Problem]:
+    """Whether each of ``tag.invalid`` is a number that the tag can hold: -32768 for an int16, not its pattern 0x8000."""
+    if not tag.invalid:
+        return
+    if tag.kind in (*TEXT, Kind.BOOL):
+        yield error(f"{path}.invalid", f"a {tag.kind} has no number that means no value", "take invalid away")
+        return
+    low, high = whole_numbers(tag.kind, bcd=tag.encoding == "bcd")
+    for number in tag.invalid:
+        if not low <= number <= high:
+            advice = "write the number before scaling, as this kind holds it"
+            other = number - (high - low + 1) if number > high else number + (high - low + 1)
+            if tag.kind in FLOATS:
+                advice = "write the number that a float holds, such as -999, not its bits; NaN needs no entry, it is read as NaN"
+            elif low <= other <= high and tag.encoding != "bcd":
+                advice = f"these bits are {other} in this kind: write that"
+            yield error(f"{path}.invalid", f"{said(number)} is not among the numbers {low} to {high} of this {tag.kind}", advice)
 
 
 def _size(tag: config.Tag, place: Address, device: config.Device, path: str) -> Iterator[Problem]:

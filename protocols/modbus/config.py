@@ -33,6 +33,10 @@ class Tag(TagOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     encoding: Annotated[Literal["binary", "bcd"], Meta(description="bcd: four bits a decimal digit (unsigned integers only).")] = "binary"
     length: Annotated[int, Meta(ge=0, le=250, description="Bytes of a string or of bytes; two fit into a register.")] = 0
     charset: Annotated[Literal["utf-8", "latin-1"], Meta(description="How a string's bytes are written.")] = "utf-8"
+    invalid: Annotated[
+        tuple[int, ...],
+        Meta(max_length=8, description="Raw numbers, before scaling, by which the device says that it has no value: they are read as bad."),
+    ] = ()
     scan_s: Annotated[
         Annotated[float, Meta(ge=0.01, le=86400)] | None, Meta(description="Period, in seconds; empty takes the device's.")
     ] = None

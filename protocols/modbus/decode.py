@@ -42,8 +42,14 @@ _DTYPE: Final[dict[Kind, str]] = {
 
 Bytes = NDArray[np.uint8]
 Values = NDArray[Any]  # Any: bool_, int64, uint64, float64 or object, as in Batch.value
-Broken = NDArray[np.bool_] | None
-"""Which values of a piece could not be decoded; None for none."""
+Broken = NDArray[np.uint32] | None
+"""The qualities of a piece's values, where any of them is not good by what it holds; None where all are."""
+
+NO_VALUE: Final = Quality.BAD_OUT_OF_SERVICE
+"""What the device's own "no value" is: "the source of the data is not operational" (Part 8, 7.3.2), known to every client.
+
+BadNoData and BadNoDataAvailable are about history and streams, and BadSensorFailure would claim a defect that nobody saw.
+"""
 
 
 class Piece(Protocol):
@@ -72,6 +78,10 @@ class Scaling:
             out += self.offset
 
 
+Sentinels = tuple[NDArray[Any], ...]  # Any: of the wire type
+"""Raw numbers that mean "no value": the first of each value, the second of each, ...; who has fewer has one of his twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """Integers and floats: gather, view, widen, scale."""
@@ -79,11 +89,13 @@ class Numbers:
     index: NDArray[np.intp]
     dtype: np.dtype[Any]  # Any: one of _DTYPE
     scaling: Scaling
+    invalid: Sentinels = ()
 
     def fill(self, raw: Bytes, out: Values) -> Broken:
-        out[:] = raw.take(self.index).view(self.dtype)
+        held = raw.take(self.index).view(self.dtype)
+        out[:] = held
         self.scaling.apply(out)
-        return None
+        return _without_value(held, self.invalid) if self.invalid else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +105,32 @@ class Decimals:
     index: NDArray[np.intp]
     dtype: np.dtype[Any]  # Any: an unsigned one of _DTYPE
     scaling: Scaling
+    invalid: Sentinels = ()
 
     def fill(self, raw: Bytes, out: Values) -> Broken:
         digits = 2 * self.dtype.itemsize
-        packed = raw.take(self.index).view(self.dtype).astype(np.uint64)
+        held = raw.take(self.index).view(self.dtype)
+        packed = held.astype(np.uint64)
         nibbles = (packed[:, None] >> (4 * np.arange(digits, dtype=np.uint64))) & np.uint64(15)
         out[:] = (nibbles * 10 ** np.arange(digits, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
         self.scaling.apply(out)
         broken = np.any(nibbles > 9, axis=1)
-        return broken if broken.any() else None
+        marks = _without_value(held, self.invalid) if self.invalid else None
+        return _marks(broken, Quality.BAD_DECODING_ERROR, marks)
+
+
+def _without_value(held: NDArray[Any], invalid: Sentinels) -> Broken:  # Any: of the wire type
+    none = held == invalid[0]
+    for more in invalid[1:]:
+        none |= held == more
+    return _marks(none, NO_VALUE)
+
+
+def _marks(which: NDArray[np.bool_], quality: Quality, others: Broken = None) -> Broken:
+    """``others`` with ``quality`` where ``which`` is true."""
+    if not which.any():
+        return others
+    return np.where(which, np.uint32(quality), np.uint32(Quality.GOOD) if others is None else others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +174,7 @@ class Texts:
                 out[at] = content.partition(b"\0")[0].decode(charset).rstrip(" ")
             except UnicodeDecodeError:
                 out[at], broken[at] = "", True
-        return broken if broken.any() else None
+        return _marks(broken, Quality.BAD_DECODING_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +240,10 @@ class Recipe:
         return Batch(self.device, recipe.slots, value, quality, recipe.stamps(times_ns))
 
 
-def _mark(quality: NDArray[np.uint32], start: int, broken: NDArray[np.bool_]) -> NDArray[np.uint32]:
+def _mark(quality: NDArray[np.uint32], start: int, broken: NDArray[np.uint32]) -> NDArray[np.uint32]:
     marked = quality.copy()
     part = marked[start : start + len(broken)]
-    part[broken & (part == Quality.GOOD)] = Quality.BAD_DECODING_ERROR
+    np.copyto(part, broken, where=part == Quality.GOOD)
     return marked
 
 
@@ -274,16 +303,19 @@ def _blanks(device: Device, slots: list[int], column: Column) -> Values:
     return values
 
 
-def _form(wire: Wire) -> tuple[str, str, bool, bool]:
-    """What must be equal for two values to be decoded together: how, wire type, scaled, offset."""
+Form = tuple[str, str, bool, bool, bool]
+
+
+def _form(wire: Wire) -> Form:
+    """What must be equal for two values to be decoded together: how, wire type, scaled, offset, whether some mean "no value"."""
     if wire.raw in (Kind.STRING, Kind.BYTES):
-        return ("text", "", False, False)
+        return ("text", "", False, False, False)
     if wire.raw is Kind.BOOL:
-        return ("nonzero" if wire.bit is None and not wire.table.is_bits else "bits", "", False, False)
-    return ("bcd" if wire.bcd else "number", _DTYPE[wire.raw], wire.scale != 1.0, wire.offset != 0.0)
+        return ("nonzero" if wire.bit is None and not wire.table.is_bits else "bits", "", False, False, False)
+    return ("bcd" if wire.bcd else "number", _DTYPE[wire.raw], wire.scale != 1.0, wire.offset != 0.0, bool(wire.invalid))
 
 
-def _piece(form: tuple[str, str, bool, bool], places: list[tuple[Wire, int, int]], blocks: Sequence[Block]) -> Piece:
+def _piece(form: Form, places: list[tuple[Wire, int, int]], blocks: Sequence[Block]) -> Piece:
     how, dtype, *_ = form
     if how == "text":
         indexes = tuple(_bytes_of(wire, blocks[at], base) for wire, at, base in places)
@@ -293,7 +325,15 @@ def _piece(form: tuple[str, str, bool, bool], places: list[tuple[Wire, int, int]
     index = np.concatenate([_bytes_of(wire, blocks[at], base) for wire, at, base in places])
     if how == "nonzero":
         return NonZero(index)
-    return (Decimals if how == "bcd" else Numbers)(index, np.dtype(dtype), _scaling([wire for wire, _, _ in places]))
+    wires = [wire for wire, _, _ in places]
+    return (Decimals if how == "bcd" else Numbers)(index, np.dtype(dtype), _scaling(wires), _sentinels(wires, np.dtype(dtype)))
+
+
+def _sentinels(wires: Sequence[Wire], dtype: np.dtype[Any]) -> Sentinels:  # Any: one of _DTYPE
+    """As the registers hold them: BCD digit by digit. All of ``wires`` have some, or none has."""
+    most = max(len(wire.invalid) for wire in wires)
+    held = [[int(str(one), 16) if wire.bcd else one for one in wire.invalid] for wire in wires]
+    return tuple(np.array([one[min(at, len(one) - 1)] for one in held], dtype=dtype) for at in range(most))
 
 
 def _scaling(wires: Sequence[Wire]) -> Scaling:

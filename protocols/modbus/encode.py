@@ -7,11 +7,14 @@ device promises what it does with them, and a set point that is no number is a m
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from protocols.modbus import config
-from protocols.modbus.wire import Wire
+from protocols.modbus.wire import Wire, whole_numbers
 from protocols.model import Kind
-from protocols.values import RANGE, Unwritable, Value, bounded_number, said, unscaled
+from protocols.values import Unwritable, Value, bounded_number, said, unscaled
+
+NO_VALUE: Final = "{} would lie in the registers as one of the numbers that mean no value (invalid)"
 
 
 def to_bytes(value: Value, tag: config.Tag, wire: Wire) -> bytes:
@@ -64,21 +67,26 @@ def _text(value: Value, tag: config.Tag, wire: Wire) -> bytes:
 
 
 def _float(number: int | float, tag: config.Tag, wire: Wire) -> bytes:
+    form = "<f" if wire.raw is Kind.FLOAT32 else "<d"
     try:
-        return struct.pack("<f" if wire.raw is Kind.FLOAT32 else "<d", unscaled(number, tag))
+        content = struct.pack(form, unscaled(number, tag))
     except OverflowError:
         raise Unwritable(f"{said(number)} is out of range for {wire.raw}") from None
+    if wire.invalid and struct.unpack(form, content)[0] in wire.invalid:
+        raise Unwritable(NO_VALUE.format(said(number)))
+    return content
 
 
 def _integer(number: int | float, tag: config.Tag, wire: Wire) -> bytes:
     if not wire.is_scaled and number != int(number):
         raise Unwritable(f"{said(number)} is no whole number, and the tag is {wire.raw}")
     raw = round(unscaled(number, tag)) if wire.is_scaled else int(number)
-    digits = 2 * len(wire.order)
-    low, high = (0, 10**digits - 1) if wire.bcd else RANGE[wire.raw]
+    low, high = whole_numbers(wire.raw, bcd=wire.bcd)
     if not low <= raw <= high:
         scaled = " before scaling" if wire.is_scaled else ""
         raise Unwritable(f"{said(number)} is out of range: the registers hold {low} to {high}{scaled}")
+    if raw in wire.invalid:
+        raise Unwritable(NO_VALUE.format(said(number)))
     if wire.bcd:
         raw = int(str(raw), 16)
     return raw.to_bytes(len(wire.order), "little", signed=raw < 0)

@@ -7,10 +7,15 @@ them: least significant first for numbers and bits, first character first for st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from protocols.modbus import config
 from protocols.modbus.address import READ_FUNCTION, Table, parse, width
 from protocols.model import Kind
+from protocols.values import RANGE
+
+_EXACT: Final = {Kind.FLOAT32: 2**24, Kind.FLOAT64: 2**53}
+"""Beyond, a float does not hold every whole number (IEEE 754)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Wire:
     offset: float = 0.0
     charset: str = "utf-8"
     scan_s: float = 1.0
+    invalid: tuple[int, ...] = ()
+    """Raw numbers that mean "no value"."""
 
     @property
     def end(self) -> int:
@@ -90,7 +97,16 @@ def wire_of(slot: int, tag: config.Tag, device: config.Device) -> Wire:
         offset=tag.offset,
         charset=tag.charset,
         scan_s=tag.scan_s if tag.scan_s is not None else device.scan_s,
+        invalid=tag.invalid,
     )
+
+
+def whole_numbers(kind: Kind, *, bcd: bool = False) -> tuple[int, int]:
+    """The least and the greatest of the whole numbers that registers of a numeric ``kind`` hold, each of them exactly."""
+    if kind in _EXACT:
+        return -_EXACT[kind], _EXACT[kind]
+    low, high = RANGE[kind]
+    return (0, 10 ** (high.bit_length() // 4) - 1) if bcd else (low, high)
 
 
 def byte_order(kind: Kind, count: int, length: int, *, words_first: bool, high_first: bool) -> tuple[int, ...]:

@@ -68,10 +68,44 @@ def test_the_sample_of_the_issue_loads_and_is_right() -> None:
         (tag("holding:0", "bool", scale=2.0), "tags[0].scale"),
         (tag("holding:0", "string", length=2, offset=2.0), "tags[0].offset"),
         (tag("holding:0", writable=True, minimum=2.0, maximum=1.0), "tags[0].minimum"),
+        (tag("holding:0", "int16", invalid=[0x8000]), "tags[0].invalid"),
+        (tag("holding:0", "uint16", invalid=[-1]), "tags[0].invalid"),
+        (tag("holding:0", "uint16", invalid=[0x10000]), "tags[0].invalid"),
+        (tag("holding:0", "int8", invalid=[0, 128]), "tags[0].invalid"),
+        (tag("holding:0", "int64", invalid=[2**63]), "tags[0].invalid"),
+        (tag("holding:0", "uint64", invalid=[16**5000]), "tags[0].invalid"),
+        (tag("holding:0", "uint16", encoding="bcd", invalid=[10000]), "tags[0].invalid"),
+        (tag("holding:0", "float32", invalid=[0x7FC00000]), "tags[0].invalid"),
+        (tag("holding:0", "float64", invalid=[2**53 + 1]), "tags[0].invalid"),
+        (tag("holding:0", "bool", invalid=[1]), "tags[0].invalid"),
+        (tag("holding:0", "string", length=2, invalid=[0]), "tags[0].invalid"),
+        (tag("holding:0", "bytes", length=2, invalid=[0]), "tags[0].invalid"),
     ],
 )
 def test_an_impossible_tag_is_an_error(wrong: dict[str, Any], path: str) -> None:
     assert ("error", path) in of_tags(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "meant"),
+    [("int16", 0x8000, -32768), ("int32", 0x80000000, -(2**31)), ("int64", 2**64 - 1, -1), ("uint16", -1, 65535), ("int8", 0xFF, -1)],
+)
+def test_bits_written_for_a_number_are_told_the_number(kind: str, written: int, meant: int) -> None:
+    """There is one form: the number that the kind holds. Whoever writes the manual's bits is told which that is."""
+    (problem,) = check(options(devices=[device(tag("holding:0", kind, invalid=[written]))]))
+    assert f"are {meant} in this kind" in problem.advice
+    assert check(options(devices=[device(tag("holding:0", kind, invalid=[meant]))])) == []
+
+
+def test_the_ends_of_every_kind_can_mean_no_value() -> None:
+    ends = {"int8": 2**7, "int16": 2**15, "int32": 2**31, "int64": 2**63, "float32": 2**24, "float64": 2**53}
+    for kind, end in ends.items():
+        last = end - (not kind.startswith("float"))
+        assert of_tags(tag("holding:0", kind, invalid=[-end, last])) == []
+        assert of_tags(tag("holding:0", kind, invalid=[-end - 1, last + 1])) == [("error", "tags[0].invalid")] * 2
+    assert of_tags(tag("holding:0", "uint8", encoding="bcd", invalid=[99])) == []
+    with pytest.raises(msgspec.ValidationError, match="invalid"):
+        options(devices=[device(tag("holding:0", invalid=[*range(9)]))])
 
 
 def test_a_value_larger_than_the_device_gives_at_once_is_an_error() -> None:

@@ -175,6 +175,81 @@ def test_text_that_is_not_utf_8_is_a_decoding_error() -> None:
     assert values(batches) == {"holding:0": "", "latin": "ÿþ"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "invalid"),
+    [
+        ("int8", "0080", -128),
+        ("uint8", "00ff", 0xFF),
+        ("int16", "8000", -0x8000),
+        ("int16", "7fff", 0x7FFF),
+        ("uint16", "ffff", 0xFFFF),
+        ("int32", "8000 0000", -0x80000000),
+        ("uint32", "ffff ffff", 0xFFFFFFFF),
+        ("int64", "8000 0000 0000 0000", -(2**63)),
+        ("uint64", "ffff ffff ffff ffff", 2**64 - 1),
+        ("float32", "c479 c000", -999),
+        ("float64", "c08f 3800 0000 0000", -999),
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 0.1, 10.0])
+def test_a_number_that_means_no_value_is_bad_for_it_alone(kind: str, content: str, invalid: int, scale: float) -> None:
+    """In one batch with a tag that holds the same number and was not told what it means."""
+    raw, unit = bytes.fromhex(content), Unit()
+    places = [tag(f"holding:{4 * at}", kind, name=name, scale=scale) for at, name in enumerate(["gone", "told", "untold"])]
+    for at in range(3):
+        unit.set(4 * at, raw if at != 1 else bytes(len(raw) - 1) + b"\1")
+    plan = plan_of({**places[0], "invalid": [invalid]}, {**places[1], "invalid": [invalid]}, places[2])
+    batches = scan(plan, unit)
+    assert qualities(batches) == {"gone": Quality.BAD_OUT_OF_SERVICE, "told": Quality.GOOD, "untold": Quality.GOOD}
+    assert values(batches)["gone"] == 0
+    assert values(batches)["untold"] == pytest.approx(invalid * scale, rel=1e-15)
+
+
+def test_each_tag_has_its_own_numbers_that_mean_no_value() -> None:
+    """Lists of different lengths, decoded together: none borrows from its neighbour."""
+    lists = [[1], [2, 3], [4, 5, 6, 7, 8, 9, 10, 11], [0]]
+    plan = plan_of(*(tag(f"holding:{at}", invalid=invalid) for at, invalid in enumerate(lists)))
+    for number in range(13):
+        seen = qualities(scan(plan, Unit(words=dict.fromkeys(range(4), number))))
+        wanted = [Quality.BAD_OUT_OF_SERVICE if number in invalid else Quality.GOOD for invalid in lists]
+        assert [seen[f"holding:{at}"] for at in range(4)] == wanted
+
+
+def test_bcd_has_numbers_that_mean_no_value_in_its_own_digits() -> None:
+    unit = Unit(words={0: 0x9999, 1: 0x9999, 2: 0x999A, 3: 9999})
+    plan = plan_of(
+        *(tag(f"holding:{at}", encoding="bcd", invalid=[9999] if at != 1 else []) for at in range(3)), tag("holding:3", invalid=[9999])
+    )
+    batches = scan(plan, unit)
+    assert [qualities(batches)[f"holding:{at}"] for at in range(4)] == [
+        Quality.BAD_OUT_OF_SERVICE, Quality.GOOD, Quality.BAD_DECODING_ERROR, Quality.BAD_OUT_OF_SERVICE,
+    ]  # fmt: skip
+    assert values(batches) == {"holding:0": 0, "holding:1": 9999, "holding:2": 0, "holding:3": 0}
+
+
+@pytest.mark.parametrize("words", ["big", "little"])
+def test_no_value_is_seen_in_every_order(words: str) -> None:
+    unit = Unit()
+    unit.set(0, registers(struct.pack(">i", -(2**31)), words=words, bytes_="big"))
+    assert qualities(scan(plan_of(tag("holding:0", "int32", word_order=words, invalid=[-(2**31)])), unit)) == {
+        "holding:0": Quality.BAD_OUT_OF_SERVICE
+    }
+
+
+def test_a_block_that_failed_keeps_its_quality_whatever_lies_in_its_place() -> None:
+    plan = plan_of(tag("holding:0", invalid=[0]), tag("holding:500", invalid=[0]))
+    seen = qualities(scan(plan, Unit(), [Quality.GOOD, Quality.BAD_TIMEOUT]))
+    assert seen == {"holding:0": Quality.BAD_OUT_OF_SERVICE, "holding:500": Quality.BAD_TIMEOUT}
+
+
+def test_nan_stays_nan_where_a_number_means_no_value() -> None:
+    unit = Unit()
+    unit.set(0, bytes.fromhex("7fc00000"))
+    (batch,) = scan(plan_of(tag("holding:0", "float32", invalid=[-999])), unit)
+    assert math.isnan(batch.value[0])
+    assert batch.quality[0] == Quality.GOOD
+
+
 def test_a_batch_holds_one_kind_of_column_and_every_slot_once() -> None:
     kinds = ["bool", "int16", "uint16", "float32", "int32"]
     plan = plan_of(*(tag(f"holding:{2 * at}", kind) for at, kind in enumerate(kinds)), tag("holding:20", "string", length=4))
