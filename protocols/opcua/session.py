@@ -149,7 +149,6 @@ class OpcUaSession:
                 if schedule.due <= now:
                     for batch in await self._scan(schedule.start(now)):
                         yield batch
-                    continue
                 async for batch in self._listen(schedule.due, now):
                     yield batch
         finally:

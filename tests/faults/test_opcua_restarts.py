@@ -44,7 +44,7 @@ class Heard:
                 self.times.append(time_ns)
 
 
-def options(port: int, queue_size: int = 500) -> OpcUa:
+def options(port: int, queue_size: int = 5000) -> OpcUa:
     tag = Tag(name="level", at=f"nsu={URI};s=one/level", kind=Kind.UINT16)
     return OpcUa(
         name="plant",
@@ -94,7 +94,7 @@ async def test_a_cut_connection_leaves_no_gap_and_no_duplicate_and_no_second_ses
     async with Proxy("127.0.0.1", server.port) as proxy, running(options(proxy.port), heard):
         await until("the first value came", lambda: heard.quality is Quality.GOOD)
         _, created, _ = await server.sessions()
-        await server.count(100_000, 10)
+        await server.count(60_000, 20)
         for turn in range(CUTS):
             before = len(heard.values)
             await until("it goes on", lambda before=before: len(heard.values) > before + 20)  # type: ignore[misc] # a lambda's default

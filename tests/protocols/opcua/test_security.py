@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from asyncua import ua
 from click.testing import CliRunner
 from cryptography import x509
 
@@ -16,6 +19,7 @@ from protocols.model import Kind
 from protocols.opcua import certificates
 from protocols.opcua.config import X509, OpcUa, Security, UserName
 from protocols.opcua.driver import OPCUA
+from protocols.opcua.shell import _token_policy
 from protocols.secret import FromFile
 from tests.peers.opcua import OpcUaServer
 from tests.protocols.opcua.plant import options, tag, watching
@@ -111,6 +115,49 @@ async def test_a_user_with_the_right_password_comes_in_and_another_does_not(serv
     assert "user" in text
     assert "canary" not in text
     assert (await server.sessions())[0] == sessions, "a session that was not let in is closed"
+
+
+async def test_a_user_with_a_certificate_comes_in(server: OpcUaServer, tmp_path: Path) -> None:
+    trust(tmp_path, server)
+    certificates.own_identity(tmp_path / "person", "urn:person", SystemClock().time_ns())
+    own = tmp_path / "person" / "own"
+    user = X509(cert_file=str(own / "certificate.der"), key_file=str(own / "key.pem"))
+    async with watching(secured(server, tmp_path, user=user)) as (_, seen, until):
+        await until("it came", lambda: seen.last("level") is not None)
+
+
+BASIC256 = "http://opcfoundation.org/UA/SecurityPolicy#Basic256"
+GOOD = "http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256"
+NONE = "http://opcfoundation.org/UA/SecurityPolicy#None"
+SIGNED, ENCRYPTED, OPEN = ua.MessageSecurityMode.Sign, ua.MessageSecurityMode.SignAndEncrypt, ua.MessageSecurityMode.None_
+
+
+@pytest.mark.parametrize(
+    ("offered", "channel", "mode", "in_the_clear", "taken"),
+    [
+        ([None], GOOD, ENCRYPTED, False, 0),  # as the channel, which is encrypted
+        ([None], GOOD, SIGNED, False, 0),  # by the channel's policy
+        ([NONE], GOOD, ENCRYPTED, False, 0),  # readable within an encrypted channel
+        ([NONE, GOOD], GOOD, SIGNED, False, 1),  # the better way is found
+        ([GOOD], NONE, OPEN, False, 0),
+        ([NONE], GOOD, SIGNED, False, None),
+        ([None], NONE, OPEN, False, None),
+        ([None], NONE, OPEN, True, 0),  # where that is written
+        ([BASIC256], GOOD, SIGNED, True, None),  # deprecated: never
+        ([BASIC256], NONE, OPEN, True, None),
+    ],
+)
+def test_a_password_goes_nowhere_readable_unless_that_is_written(
+    offered: list[str | None], channel: str, mode: ua.MessageSecurityMode, in_the_clear: bool, taken: int | None, server: OpcUaServer
+) -> None:
+    policies = [ua.UserTokenPolicy(TokenType=ua.UserTokenType.UserName, SecurityPolicyUri=uri) for uri in offered]
+    client: Any = SimpleNamespace(_policy_ids=policies, security_policy=SimpleNamespace(URI=channel, Mode=mode))  # Any: what is looked at
+    wanted = options(server, user=UserName(name="operator", password=FromFile("x"), in_the_clear=in_the_clear))
+    if taken is None:
+        with pytest.raises(Refused, match="readable"):
+            _token_policy(client, wanted, "here")
+    else:
+        assert _token_policy(client, wanted, "here") is policies[taken]
 
 
 async def test_a_policy_that_is_not_offered_is_a_misfit_that_says_what_is(tmp_path: Path, server: OpcUaServer) -> None:
