@@ -116,9 +116,8 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Meta(
             ge=0,
             le=10_000,
-            description="Most messages whose acknowledgement is held back. Above it the oldest is acknowledged at once; raise it together"
-            " with the broker's max_inflight_messages.",
+            description="Most messages whose acknowledgement is held back. Above it the oldest is acknowledged at once.",
         ),
-    ] = 10
+    ] = 1000
     devices: Annotated[tuple[Device, ...], Meta(max_length=10_000, description="The devices.")] = ()
     families: Annotated[tuple[Family, ...], Meta(max_length=100, description="Devices of one description.")] = ()

@@ -17,6 +17,7 @@ from protocols.contract import Refused
 from protocols.model import Batch, Command, Outcome, Quality, ScanStats, silence
 from protocols.mqtt.client import Message, MqttSession, Rejected
 from protocols.mqtt.config import Mqtt
+from protocols.mqtt.held import FEW, Held
 from protocols.mqtt.plan import DevicePlan, Plan, Status
 from protocols.mqtt.write import Writer
 from protocols.payload import documents
@@ -26,7 +27,12 @@ from protocols.payload.trouble import Undecodable
 
 TICK_S: Final = 0.25
 """How often silence is looked for and held acknowledgements are released."""
+HELD_TICK_S: Final = 0.05
 PORTION_S: Final = 0.005
+WAITS: Final = (
+    f"the broker sends few messages before it waits for acknowledgements: only {FEW} are held back now, so a power cut can cost what "
+    "came in the journal's last commit window (mosquitto: raise max_inflight_messages to 1000, or write protocol 5)"
+)
 AT_ONCE: Final = 200
 """Subscriptions that wait for their answer at the same time."""
 TOPICS_SAID: Final = 20
@@ -53,7 +59,7 @@ class Session:
         self._mqtt = mqtt
         self._clock = clock
         self._ready: deque[Batch | Message] = deque()
-        self._held: deque[tuple[float, Message]] = deque()
+        self._held = Held(options.hold_s, options.hold_messages)
         self._heard: dict[DevicePlan, float] = {}
         self._lost: set[DevicePlan] = set()
         self._said: set[str] = set()
@@ -123,10 +129,12 @@ class Session:
     async def look_after(self) -> None:
         """Look for silence, release acknowledgements, ask for births: until cancelled, or the connection is lost."""
         while not self._mqtt.lost.done():
-            await self._clock.sleep_until(self._clock.monotonic() + TICK_S)
+            await self._clock.sleep_until(self._clock.monotonic() + (HELD_TICK_S if self._held else TICK_S))
             now = self._clock.monotonic()
-            while self._held and self._held[0][0] <= now:
-                self._mqtt.acknowledge(self._held.popleft()[1])
+            for message in self._held.due(now):
+                self._mqtt.acknowledge(message)
+            if self._held.most < self._options.hold_messages:
+                self._say(WAITS, "broker_waits")
             for plan, heard in self._heard.items():
                 if now - heard >= plan.options.silence_s and plan not in self._lost:
                     self._ready.extend(self._lose(plan))
@@ -140,11 +148,9 @@ class Session:
 
     def _hold(self, message: Message) -> None:
         """Everything of ``message`` was taken: acknowledge it when it is durable, or when too many wait."""
-        if not message.qos:
-            return
-        self._held.append((self._clock.monotonic() + self._options.hold_s, message))
-        while len(self._held) > self._options.hold_messages:
-            self._mqtt.acknowledge(self._held.popleft()[1])
+        if message.qos:
+            for due in self._held.take(message, self._clock.monotonic()):
+                self._mqtt.acknowledge(due)
 
     def _read(self, message: Message) -> list[Batch]:
         self.stats.requests += 1
@@ -278,8 +284,8 @@ class Session:
             )
 
     def _say(self, finding: str, reason: str) -> None:
-        self._count(reason)
         if finding not in self._said:
+            self._count(reason)
             self._said.add(finding)
             self.findings.append(finding)
 

@@ -48,7 +48,6 @@ def options(port: int, devices: int, tags: int) -> Mqtt:
         "host": "127.0.0.1",
         "port": port,
         "client_id": "bench",
-        "hold_messages": 1000,
         "families": [family],
     }
     return msgspec.convert(told, Mqtt)

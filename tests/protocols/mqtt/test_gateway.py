@@ -66,7 +66,7 @@ async def test_a_gateway_that_is_killed_has_every_value_that_was_published(broke
     """SIGKILL twice while a device publishes at QoS 1: what was acknowledged was durable, what was not comes again."""
     tag = {"name": "n", "kind": "int64", "at": "$.n", "max_silence_s": 0}
     device = {"name": "counter", "topic": "killed/{device}", "format": "json", "silence_s": 60, "tags": [tag]}
-    place = {"host": "127.0.0.1", "port": broker.port, "client_id": "killed", "hold_messages": 100}
+    place = {"host": "127.0.0.1", "port": broker.port, "client_id": "killed"}
     connection = {"name": "hall", "type": "mqtt", **place, "devices": [device]}
     document = {"holdfast": 1, "gateway": {"group": "g", "name": "n"}, "connections": [connection]}
     gateway = Holdfast(tmp_path / "gateway", document)

@@ -102,6 +102,22 @@ async def test_more_messages_than_may_be_held_are_acknowledged_at_once(tmp_path:
             await read.until("all", lambda: len(read.batches) == 200)
 
 
+async def test_a_broker_that_waits_for_acknowledgements_is_not_slowed_down(tmp_path: Path) -> None:
+    """mosquitto sends 20 messages to a client of 3.1.1 and waits; with half a second for each 20, 2,000 would take 50 s."""
+    with Mosquitto(tmp_path, "max_queued_messages 5000") as slow:
+        async with reading(one(slow.port, topic="many", connection={"protocol": "3.1.1"})) as read:
+            await pub(slow, "many", "".join(f'{{"t": {value}}}\n' for value in range(2000)), lines=True)
+            await read.until("all", lambda: len(read.batches) == 2000)
+
+
+async def test_a_broker_that_does_not_wait_is_held_to_the_last_message(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, "max_queued_messages 5000") as swift:
+        async with reading(one(swift.port, topic="many")) as read:
+            await pub(swift, "many", "".join(f'{{"t": {value}}}\n' for value in range(500)), lines=True)
+            await read.until("all", lambda: len(read.batches) == 500)
+            assert read.session.findings == []
+
+
 async def test_a_last_will_makes_the_device_lost_and_its_next_word_brings_it_back(broker: Mosquitto) -> None:
     told = one(broker.port, topic="plant/{device}/state", status_topic="plant/{device}/status", connection={"session_expiry_s": 0})
     program = Program(Path(sys.executable), "-m", "tests.protocols.mqtt.device", "127.0.0.1", str(broker.port))
