@@ -95,6 +95,7 @@ class Receiver:
         for accepted in self._accepted:
             accepted.close()
         self._accepted.clear()
+        self._server.pre_shutdown()  # who is idle leaves now, who is being answered gets the answer
         await self._server.shutdown(CLOSE_S)
 
     def _watch(self) -> None:

@@ -111,6 +111,8 @@ class WebhookSession:
         self._peers = Buckets(options.rate_per_s, options.burst)
         self._under_way: set[str] = set()
         self._waiting: deque[_Delivery] = deque()
+        self._open: set[_Delivery] = set()
+        """Those that somebody waits for the end of, handed on already or not."""
         self._news = asyncio.Event()
         self._failure: BaseException | None = None
         self._is_closing = False
@@ -157,7 +159,7 @@ class WebhookSession:
 
     async def close(self) -> None:
         self._is_closing = True
-        for delivery in self._waiting:
+        for delivery in self._open:
             _settle(delivery, False)
         await self.receiver.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
@@ -293,6 +295,7 @@ class WebhookSession:
         if self._is_closing:
             return False
         delivery = _Delivery(batches, asyncio.get_running_loop().create_future())
+        self._open.add(delivery)
         self._waiting.append(delivery)
         self._news.set()
         try:
@@ -301,6 +304,7 @@ class WebhookSession:
         except TimeoutError:
             return False
         finally:
+            self._open.discard(delivery)
             if delivery in self._waiting:
                 self._waiting.remove(delivery)
 

@@ -38,7 +38,9 @@ export function signed(style, secret, body, time, id) {
 }
 
 function post(order) {
-  const time = Math.floor(Date.now() / 1000) + (order.skew_s ?? 0);
+  // whole seconds where a test tells the time; else with milliseconds, for the same body twice in one second is one message
+  const now = Date.now() / 1000;
+  const time = order.skew_s !== undefined ? Math.floor(now) + order.skew_s : order.style === "plain" ? now.toFixed(3) : Math.floor(now);
   const headers = {
     "Content-Type": order.type ?? "application/json",
     ...signed(order.style, order.secret, order.body, time, order.id ?? randomUUID()),
