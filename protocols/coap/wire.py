@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -527,8 +527,7 @@ class _Stream(asyncio.Protocol):
         """Its settings came."""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports share no class with asyncio's
         self._transport = transport
         raw = transport.get_extra_info("socket")
         if raw is not None:
