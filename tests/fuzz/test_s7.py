@@ -11,11 +11,12 @@ from protocols.s7.answer import BadAnswer, NotServed, items, parts
 from protocols.s7.check import size
 from protocols.s7.config import Tag
 from protocols.s7.words import raw_value
-from tests.fuzz.campaign import run, seed
+from tests.fuzz.campaign import frames, run, seed
 from tests.fuzz.mutate import Mutator
 from tests.peers.s7_hostile import item, reply
 
 REQUEST: Final = struct.pack(">BBHHHH", 0x32, 1, 0, 1, 26, 0)
+ANSWERS: Final = frames(20_000, 1_000_000)
 SIZES: Final = (1, 4, 22)
 CORPUS: Final = [
     reply(REQUEST, b"\x04\x03", item(b"\7") + b"\0" + item(b"abcd") + item(b"\x14\x05Pumps" + bytes(15))),
@@ -65,9 +66,9 @@ def test_spoilt_answers_are_items_or_refused() -> None:
     for good in CORPUS[:3]:
         parameters, data = parts(good, 1)
         assert (parameters, len(items(data, SIZES))) == (b"\x04\x03", 3), "the corpus is right before it is spoilt"
-    run("s7 answers", Mutator(drawn, CORPUS).make, judge, seed=drawn)
+    run("s7 answers", Mutator(drawn, CORPUS).make, judge, seed=drawn, count=ANSWERS)
 
 
 def test_spoilt_addresses_are_refused_with_advice() -> None:
     drawn = seed()
-    run("s7 addresses", Mutator(drawn, ADDRESSES, longest=40).make, judge_address, seed=drawn)
+    run("s7 addresses", Mutator(drawn, ADDRESSES, longest=40).make, judge_address, seed=drawn, count=ANSWERS)
