@@ -67,6 +67,14 @@ class Group:
     wires: list[Wire] = field(default_factory=list)
     barriers: set[tuple[Area, int, int]] = field(default_factory=set)
     """Places where a block must end: what lies before and after is refused together, and not apart."""
+    _planned: tuple[tuple[int, int], list[Block]] | None = None
+
+    def blocks(self, *, max_gap: int, most: int) -> list[Block]:
+        """What a scan reads; planned anew only where a barrier was learnt or the PDU is another."""
+        key = (most, len(self.barriers))
+        if self._planned is None or self._planned[0] != key:
+            self._planned = (key, blocks(self.wires, self.barriers, max_gap=max_gap, most=most))
+        return self._planned[1]
 
 
 @dataclass(eq=False, slots=True)

@@ -7,6 +7,7 @@ a request that is sent anyway: a data block that is loaded later comes by itself
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -15,7 +16,7 @@ from protocols.model import Batch, Command, Outcome, Quality, ScanStats
 from protocols.s7.answer import meaning
 from protocols.s7.channel import Channel
 from protocols.s7.config import S7
-from protocols.s7.plan import Block, DevicePlan, Group, Plan, blocks, items_of, most_bytes, requests, split
+from protocols.s7.plan import Block, DevicePlan, Group, Plan, items_of, most_bytes, requests, split
 from protocols.s7.words import raw_value
 from protocols.s7.write import Writer
 from protocols.schedule import Job, Schedule, phase_of
@@ -24,6 +25,8 @@ from protocols.values import Reading
 MAX_FINDINGS: Final = 200
 SPLITS: Final = 32
 """Blocks that one scan may halve."""
+PORTION: Final = 2000
+"""Readings that are made into batches at a time: some 4 ms."""
 NO_BLOCK: Final = 0x0A
 """The whole data block is not there: no half of it is."""
 
@@ -64,7 +67,7 @@ class S7Session:
     async def _scan(self, device: DevicePlan, group: Group) -> list[Batch]:
         readings: list[Reading] = []
         most = most_bytes(self._channel.pdu)
-        waiting = blocks(group.wires, group.barriers, max_gap=device.options.max_gap, most=most)
+        waiting = group.blocks(max_gap=device.options.max_gap, most=most)
         budget = SPLITS
         while waiting:
             told = await self._read(waiting, most)
@@ -79,7 +82,11 @@ class S7Session:
                 else:
                     readings += self._refused(device, block, content)
             waiting = refused
-        return device.composer.batches(readings)
+        batches: list[Batch] = []
+        for first in range(0, len(readings), PORTION):
+            batches += device.composer.batches(readings[first : first + PORTION])
+            await asyncio.sleep(0)  # other connections have their turn
+        return batches
 
     async def _read(self, waiting: Sequence[Block], most: int) -> list[bytes | int]:
         """Of each block its bytes, or the code with which it, or a part of it, is refused."""
