@@ -161,7 +161,7 @@ def resolved(name: str, family: Family, product_name: str) -> Template:
             rows.append({**family.defaults, **own_row})
         else:
             rows[at] = {**rows[at], **own_row}
-    tags = tuple(_tag(name, family, row) for row in rows)
+    tags = tuple(_tag(name, family, {**_without_value(family, row), **row}) for row in rows)
     return Template(
         name=name,
         manufacturer=family.manufacturer,
@@ -184,6 +184,12 @@ def resolved(name: str, family: Family, product_name: str) -> Template:
         confirmed=family.confirmed if product.confirmed is None else product.confirmed,
         recorded=product.recorded or family.recorded,
     )
+
+
+def _without_value(family: Family, row: Row) -> Row:
+    """The ``invalid`` that a tag of this kind has in this family."""
+    numbers = next((numbers for kind, numbers in family.invalid.items() if kind == row.get("kind")), ())
+    return {"invalid": [*numbers]} if numbers else {}
 
 
 def _has(product: Product, tag: str) -> bool:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from protocols.model import Kind
+
 Row = dict[str, Any]  # Any: a tag as it is written; the driver's Struct judges it
 Answer = str | int | float
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=1000)]
@@ -121,6 +123,10 @@ class Family(Struct, frozen=True, kw_only=True):
         dict[str, float], Meta(description="Speeds by name: the least period of a tag in seconds; 0 goes with the device's scan_s.")
     ] = msgspec.field(default_factory=lambda: {"fast": 0.0, "energy": 10.0, "slow": 300.0})
     defaults: Annotated[Row, Meta(description="What every tag has unless it says otherwise.")] = {}
+    invalid: Annotated[
+        dict[Kind, tuple[int, ...]],
+        Meta(description="By kind, the raw numbers by which the device says that it has no value: of every tag that has no own invalid."),
+    ] = {}
     tags: Annotated[tuple[Row, ...], Meta(max_length=MAX_TAGS)] = ()
     walk: Annotated[Literal["", "sunspec"], Meta(description="sunspec: the tags are found in the device, by walking its models.")] = ""
     walk_models: Annotated[tuple[int, ...], Meta(description="SunSpec models whose points are tags; empty for all that are known.")] = ()

@@ -9,7 +9,7 @@ where the device refuses.
 
 A point's scale factor is a register too. It is read once, by the walk, and written as the tag's ``scale``; the scale
 factor itself becomes a tag as well, so that a device which changes it is seen to do so. Points that read as "not
-implemented" are left out, and told.
+implemented" are left out, and told; what is there by day and says so by night is read as bad then (``invalid``).
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ KINDS: Final[dict[str, str]] = {
     "float32": "float32", "float64": "float64", "string": "string",
 }  # fmt: skip
 """By SunSpec's type; others (pad, addresses of networks) make no tag."""
-ABSENT: Final[dict[str, int]] = {"int16": 0x8000, "sunssf": 0x8000, "int32": 0x80000000, "int64": 0x8000000000000000}
-"""What "not implemented" is where it is not all ones (Information Model Specification 1.1, 4.2)."""
+ABSENT: Final[dict[str, int]] = {
+    "int16": -(2**15), "sunssf": -(2**15), "int32": -(2**31), "int64": -(2**63), "ipaddr": 0,
+    "uint16": 2**16 - 1, "enum16": 2**16 - 1, "bitfield16": 2**16 - 1, "count": 2**16 - 1, "raw16": 2**16 - 1,
+    "uint32": 2**32 - 1, "enum32": 2**32 - 1, "bitfield32": 2**32 - 1, "uint64": 2**64 - 1, "bitfield64": 2**64 - 1,
+}  # fmt: skip
+"""The number that a type has for "not implemented", or "not now" (Information Model Specification 1.1, 4.2).
+
+Not there: accumulators, as 0 is "not accumulated" and the beginning of every counter; floats, which have NaN; strings.
+"""
 
 
 class SunSpecError(Exception):
@@ -183,6 +190,8 @@ def _point(point: Point, name: str, address: int, base: int, registers: list[int
     tag: Row = {"name": name, "at": f"holding:{address + start}", "kind": KINDS[point.type]}
     if point.type == "string":
         tag["length"] = 2 * point.size
+    if point.type in ABSENT:
+        tag["invalid"] = [ABSENT[point.type]]
     if point.scale:
         exponent = scales[point.scale] if point.scale in scales else int(point.scale)
         if exponent:
@@ -203,6 +212,4 @@ def _absent(point: Point, raw: list[int]) -> bool:
     if point.type in ("float32", "float64"):  # NaN: all bits of the exponent, and some of the mantissa
         exponent, mantissa = (8, 23) if point.size == 2 else (11, 52)
         return number >> mantissa & (1 << exponent) - 1 == (1 << exponent) - 1 and number & (1 << mantissa) - 1 != 0
-    if point.type.startswith("acc"):
-        return False  # 0 is "not accumulated" and the beginning of every counter
-    return number == ABSENT.get(point.type, (1 << 16 * point.size) - 1)
+    return point.type in ABSENT and number == ABSENT[point.type] % (1 << 16 * point.size)

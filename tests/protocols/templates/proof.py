@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -19,6 +20,9 @@ from protocols.templates.device import make
 from protocols.templates.shape import Recorded, Row, Template
 from tests.peers.libmodbus import LibmodbusServer, Table
 
+FORMATS: Final = {
+    Kind.INT16: "h", Kind.UINT16: "H", Kind.INT32: "i", Kind.UINT32: "I", Kind.INT64: "q", Kind.UINT64: "Q", Kind.FLOAT32: "f",
+}  # fmt: skip
 PATIENCE_S: Final = 60.0
 UNITS: Final = 247
 """Unit ids of one server."""
@@ -74,6 +78,19 @@ def _take(batch: Batch, into: dict[str, Reading]) -> None:
     for slot, value, quality in zip(batch.tag, batch.value, batch.quality, strict=True):
         plain = value.item() if isinstance(value, np.generic) else value
         into[batch.device.tags[slot].name] = (plain, Quality(int(quality)))
+
+
+def without_value(made: Row, nth: int) -> Iterator[tuple[Table, int, list[int]]]:
+    """For each tag of ``made`` that has numbers that mean no value, the registers that hold the ``nth`` of them (the last, of fewer)."""
+    for tag in made["tags"]:
+        if numbers := tag.get("invalid"):
+            place, kind = parse(tag["at"], 0), Kind(tag["kind"])
+            packed = struct.pack(">" + FORMATS[kind], numbers[min(nth, len(numbers) - 1)])
+            words = [int.from_bytes(packed[at : at + 2], "big") for at in range(0, len(packed), 2)]
+            assert "byte_order" not in tag
+            if (tag.get("word_order") or made.get("word_order")) == "little":
+                words.reverse()
+            yield place.table.value, place.number, words
 
 
 def covered(template: Template, made: Row) -> list[str]:

@@ -16,9 +16,10 @@ import pytest
 from protocols.modbus.check import check
 from protocols.modbus.config import ModbusRtu
 from protocols.model import Quality
-from protocols.templates.library import own, sources
+from protocols.templates.library import own, resolved, sources
+from protocols.templates.shape import Family
 from tests.peers.libmodbus import LibmodbusServer
-from tests.protocols.templates.proof import UNITS, Reading, connection, covered, device, quick, read, serve
+from tests.protocols.templates.proof import UNITS, Reading, connection, covered, device, quick, read, serve, without_value
 
 LIBRARY = own()
 FIXED = [template for template in LIBRARY.find() if not template.walk]
@@ -62,6 +63,61 @@ def equal(seen: Any, recorded: Any) -> bool:  # Any: numbers, text, bools
     if isinstance(recorded, bool | str):
         return bool(seen == recorded) and type(seen) is type(recorded)
     return math.isclose(seen, recorded, rel_tol=1e-6, abs_tol=1e-9)
+
+
+SILENT = [template for template in FIXED if any(tag.options.get("invalid") for tag in template.tags)]
+
+
+async def test_what_has_no_value_is_bad_and_nothing_else() -> None:
+    """Every tag with numbers that mean no value, holding each of them, in the order of its own device; its neighbours stay good."""
+    most = max(len(tag.options.get("invalid", ())) for template in SILENT for tag in template.tags)
+    async with LibmodbusServer(units=range(1, len(SILENT) + 1)) as server:
+        rows = [quick(device(template, template.name.replace("/", "."), unit)) for unit, template in enumerate(SILENT, start=1)]
+        for unit, template in enumerate(SILENT, start=1):
+            assert template.recorded is not None
+            await serve(server, unit, template.recorded)
+        for nth in range(most):
+            for row in rows:
+                for table, address, words in without_value(row, nth):
+                    await server.set(row["unit_id"], table, address, *words)
+            readings = await read(connection(rows, server.port))
+            for row in rows:
+                gone = {tag["name"] for tag in row["tags"] if tag.get("invalid")}
+                assert {name: reading for name, reading in readings[row["name"]].items() if name in gone} == dict.fromkeys(
+                    gone, (0, Quality.BAD_OUT_OF_SERVICE)
+                )
+                assert {quality for name, (_, quality) in readings[row["name"]].items() if name not in gone} <= {Quality.GOOD}
+
+
+async def test_an_abb_meter_says_itself_what_it_does_not_measure() -> None:
+    """As captured from one with a single phase wired: 01b3 for the total power factor, 7fff for those of the phases."""
+    template = LIBRARY["abb/b23"]
+    wanted = {"power-factor/total", "power-factor/l1", "power-factor/l2", "power-factor/l3"}
+    made = quick(device(template, "meter", 1))
+    made["tags"] = [tag for tag in made["tags"] if tag["name"] in wanted]
+    async with LibmodbusServer(units=[1]) as server:
+        await server.set(1, "holding", 0x5B3A, 0x01B3, 0x7FFF, 0x7FFF, 0x7FFF)
+        readings = (await read(connection([made], server.port)))["meter"]
+    assert readings.pop("power-factor/total") == (0.435, Quality.GOOD)
+    assert set(readings.values()) == {(0.0, Quality.BAD_OUT_OF_SERVICE)}
+    assert len(readings) == 3
+
+
+def test_a_kind_has_its_numbers_in_the_whole_family_and_a_tag_its_own() -> None:
+    written = {
+        "template": 1, "manufacturer": "Acme", "kind": "sensor", "connection": {"protocols": ["modbus-tcp"]},
+        "invalid": {"int16": [-32768], "uint16": [65535]}, "defaults": {"kind": "int16"},
+        "tags": [
+            {"name": "a", "at": "input:0"}, {"name": "b", "at": "input:1", "kind": "uint16"},
+            {"name": "c", "at": "input:2", "kind": "float32"},
+            {"name": "d", "at": "input:4", "invalid": [32767]}, {"name": "e", "at": "input:5", "invalid": []},
+        ],
+        "products": {"one": {"models": ["One"]}},
+    }  # fmt: skip
+    one = resolved("acme/one", msgspec.convert(written, Family), "one")
+    assert {tag.name: tag.options.get("invalid") for tag in one.tags} == {"a": [-32768], "b": [65535], "c": None, "d": [32767], "e": []}
+    with pytest.raises(msgspec.ValidationError, match="invalid"):
+        msgspec.convert({**written, "invalid": {"int17": [1]}}, Family)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ The registers are laid out by pysunspec2, which is somebody else's implementatio
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sunspec2.mb import unimpl_value  # type: ignore[import-untyped]  # the package has no types
 
-from protocols.templates.sunspec import MAX_READ, Found, SunSpecError, models, walk
+from protocols.modbus.check import check
+from protocols.model import Quality
+from protocols.templates.sunspec import ABSENT, KINDS, MAX_READ, Found, SunSpecError, models, walk
+from tests.peers.libmodbus import LibmodbusServer
+from tests.protocols.templates.proof import connection, read
 from tests.protocols.templates.sunspec_map import suns_map
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +47,7 @@ def test_the_map_is_found_at_each_of_its_three_places(base: int) -> None:
     tags = {tag["name"]: tag for tag in found.tags}
     assert tags["inverter_three_phase/W"]["scale"] == 0.1
     assert tags["inverter_three_phase/Hz"] | {"at": ""} == {
-        "name": "inverter_three_phase/Hz", "at": "", "kind": "uint16", "scale": 0.01, "unit": "Hz",
+        "name": "inverter_three_phase/Hz", "at": "", "kind": "uint16", "scale": 0.01, "unit": "Hz", "invalid": [0xFFFF],
     }  # fmt: skip
     assert tags["common/Mn"]["kind"] == "string"
     assert tags["inverter_three_phase/W_SF"]["kind"] == "int16"
@@ -51,6 +57,48 @@ def test_what_a_device_does_not_implement_is_left_out_and_told() -> None:
     found = drive(suns_map(40000, {103: {"W": 4210, "W_SF": 0}}))
     assert "inverter_three_phase/W" in {tag["name"] for tag in found.tags}
     assert {"inverter_three_phase/DCA", "inverter_three_phase/TmpCab"} <= set(found.left_out)
+
+
+def test_what_means_no_value_is_what_pysunspec2_says() -> None:
+    """For every type of theirs that is a number here; accumulators excepted, as they begin at 0."""
+    theirs = {kind: number for kind, number in unimpl_value.items() if KINDS.get(kind, "string") not in ("string", "float32", "float64")}
+    assert {kind for kind in theirs if kind not in ABSENT} == {"acc16", "acc32", "acc64"}
+    assert {kind: ABSENT[kind] for kind in theirs if kind in ABSENT} == {kind: theirs[kind] for kind in theirs if kind in ABSENT}
+    assert set(ABSENT) - set(theirs) == {"raw16", "bitfield64"}
+
+
+async def test_what_an_inverter_has_by_day_is_bad_by_night() -> None:
+    """Walked by day, read by night through the driver: what pysunspec2 writes for "not implemented" is no value, what counts is."""
+    day = suns_map(40000, {
+        103: {"A": 12, "A_SF": -1, "W": 4210, "W_SF": 0, "WH": 81234, "WH_SF": 0, "St": 4, "TmpCab": 31, "Tmp_SF": 0, "Evt1": 0},
+        160: {"DCA_SF": -2, "DCWH_SF": 0, "module": [{"DCA": 512, "DCWH": 77}]},
+        113: {"W": 4210.5},
+    })  # fmt: skip
+    night = suns_map(40000, {103: {"WH": 81240, "WH_SF": 0, "W_SF": 0}, 160: {"DCWH_SF": 0, "module": [{"DCWH": 0}]}, 113: {}})
+    assert day.keys() == night.keys()
+    tags = drive(day).tags
+    made = {"name": "pv", "tags": [{key: value for key, value in tag.items() if key != "scan_s"} for tag in tags]}
+    assert check(connection([made], 502)) == []
+    async with LibmodbusServer(units=[1]) as server:
+        await server.set(1, "holding", 40000, *day.values())
+        by_day = (await read(connection([made], server.port)))["pv"]
+        await server.set(1, "holding", 40000, *night.values())
+        by_night = (await read(connection([made], server.port)))["pv"]
+    assert {quality for _, quality in by_day.values()} == {Quality.GOOD}
+    inverter = {name.rpartition("/")[2]: reading for name, reading in by_night.items() if name.startswith("inverter_three_phase/")}
+    assert {name for name, (_, quality) in inverter.items() if quality is Quality.GOOD} == {"WH", "WH_SF", "W_SF"}
+    assert {name for name, (_, quality) in inverter.items() if quality is Quality.BAD_OUT_OF_SERVICE} >= {
+        "A",
+        "A_SF",
+        "W",
+        "St",
+        "TmpCab",
+        "Evt1",
+    }
+    assert by_night["mppt/module/1/DCA"] == (0, Quality.BAD_OUT_OF_SERVICE)
+    assert by_night["mppt/module/1/DCWH"] == (0, Quality.GOOD)
+    value, quality = by_night["inverter_three_phase_float/W"]
+    assert (math.isnan(value), quality) == (True, Quality.GOOD)
 
 
 def test_a_repeating_group_is_placed_as_often_as_the_model_is_long() -> None:
