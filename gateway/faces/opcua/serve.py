@@ -90,7 +90,8 @@ MAX_CHUNK: Final = 65535
 LEAST_CHUNK: Final = 8192
 """OPC 10000-6, 7.1.2.3."""
 MANY_WAITING: Final = 32
-"""Chunks of a client that wait; above it nothing more is read."""
+MUCH_WAITING: Final = 128 * 1024
+"""Chunks of a client that wait, and their bytes; above it nothing more is read."""
 FIRST_S: Final = 10.0
 """How long a connection may stay without a session."""
 DRAIN_S: Final = 10.0
@@ -439,6 +440,11 @@ class _Protocol(asyncio.Protocol):
         self._processor: _Processor | None = None
         self._task: asyncio.Task[None] | None = None
         self._paused = False
+        self._waiting = 0
+
+    @property
+    def _is_full(self) -> bool:
+        return self._chunks.qsize() > MANY_WAITING or self._waiting > MUCH_WAITING
 
     def connection_made(self, transport: Any) -> None:  # Any: asyncio's annotation is a base that cannot write
         peer = transport.get_extra_info("peername")
@@ -477,8 +483,9 @@ class _Protocol(asyncio.Protocol):
             if len(self._pending) < size:
                 return
             self._chunks.put_nowait(bytes(self._pending[:size]))
+            self._waiting += size
             del self._pending[:size]
-        if self._chunks.qsize() > MANY_WAITING and self._transport is not None and not self._paused:
+        if self._is_full and self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -502,7 +509,8 @@ class _Protocol(asyncio.Protocol):
 
     async def _next(self, processor: _Processor) -> bool:
         chunk = await self._chunks.get()
-        if self._paused and self._chunks.qsize() < MANY_WAITING and self._transport is not None:
+        self._waiting -= len(chunk)
+        if self._paused and not self._is_full and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
         buffer = Buffer(chunk)
