@@ -7,8 +7,9 @@ from typing import Final
 
 from protocols.clock import Clock
 from protocols.contract import DriverError
-from protocols.model import Command, Outcome, OutcomeState
-from protocols.values import Value
+from protocols.model import Command, Kind, Outcome, OutcomeState
+from protocols.options import TagOptions
+from protocols.values import Value, as_float32, value_of
 
 UNKNOWN: Final = "nobody can say whether it was carried out"
 
@@ -49,3 +50,21 @@ async def _one(command: Command, attempt: Callable[[Command], Awaitable[Result]]
     except missed as miss:
         state, detail, value = OutcomeState.FAILED, f"{miss}: {UNKNOWN}", None
     return Outcome(command=command.id, state=state, time_ns=clock.time_ns(), detail=detail, read_back=value)
+
+
+def compared(raw: Value, seen: Value, tag: TagOptions) -> Result:
+    """What a look at the tag shows: ``seen`` (as everybody sees it) against what the raw value that was written is for everybody."""
+    wanted = value_of(raw, tag)[0]
+    if tag.kind is Kind.FLOAT32 and not tag.is_scaled and isinstance(wanted, int | float) and isinstance(seen, int | float):
+        is_same = as_float32(wanted) == as_float32(seen)
+    else:
+        is_same = type(wanted) is type(seen) and wanted == seen
+    if is_same:
+        return OutcomeState.VERIFIED, "", seen
+    return OutcomeState.MISMATCH, f"wrote {short(wanted)}, read back {short(seen)}", seen
+
+
+def short(value: Value) -> str:
+    """A value for a text."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -41,6 +41,7 @@ from protocols.coap.message import (
 )
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
 from protocols.model import ScanStats
+from protocols.turns import Turns
 
 MAX_FOREIGN: Final = 256
 """Messages that nobody asked for, between two that somebody did: more, and the peer is cut off. Late answers are never so many."""
@@ -109,9 +110,7 @@ class Wire(ABC):
         self._loop = asyncio.get_running_loop()
         self._exchange: _Exchange | None = None
         self._listeners: dict[bytes, Listener] = {}
-        self._busy = False
-        self._urgent: deque[asyncio.Future[None]] = deque()
-        self._patient: deque[asyncio.Future[None]] = deque()
+        self._turns = Turns()
         self.why = ""
         """Why the way was given up last, for a person."""
         self._foreign = self._dropped = 0
@@ -139,9 +138,8 @@ class Wire(ABC):
         ``before`` is called at the last moment and stops the request by raising. Raises Missed, or a DriverError where the device
         cannot be connected to.
         """
-        if self._busy:
-            await self._turn(self._urgent if urgent else self._patient)
-        self._busy = True
+        if not self._turns.grab():
+            await self._turns.wait(urgent=urgent)
         try:
             if self._closed:
                 raise Missed("gone", f"{self.where}: the connection was closed")
@@ -150,26 +148,7 @@ class Wire(ABC):
                 before()
             return await self._carry(request, confirmable=confirmable)
         finally:
-            self._next()
-
-    async def _turn(self, queue: deque[asyncio.Future[None]]) -> None:
-        turn: asyncio.Future[None] = self._loop.create_future()
-        queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn was given and will not be used
-                self._next()
-            raise
-
-    def _next(self) -> None:
-        for queue in (self._urgent, self._patient):
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    return  # still busy: the turn is handed over
-        self._busy = False
+            self._turns.give_back()
 
     async def _carry(self, request: Message, *, confirmable: bool) -> Message:
         if not request.token:

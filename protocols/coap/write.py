@@ -16,18 +16,10 @@ from protocols.coap.plan import ResourcePlan, write_request
 from protocols.coap.session import CoapSession, Followed, Member
 from protocols.coap.wire import Missed
 from protocols.contract import DriverError
-from protocols.model import SEVERITY_MASK, Batch, Command, Kind, Outcome, OutcomeState, Quality
+from protocols.model import SEVERITY_MASK, Batch, Command, Outcome, OutcomeState, Quality
+from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, refused
 from protocols.payload import COAP_FORMAT_OF, Format, PayloadTag, encode, format_of_coap
-from protocols.values import Unwritable, Value, as_float32, raw_of, value_of
-
-
-class _Stop(Exception):
-    """The command ends here, with this state and detail."""
-
-    def __init__(self, state: OutcomeState, detail: str) -> None:
-        super().__init__(detail)
-        self.state = state
-        self.detail = detail
+from protocols.values import Unwritable, Value, raw_of
 
 
 class _Expired(Exception):
@@ -43,30 +35,20 @@ class Writer:
 
     async def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """One outcome for each command, in order. Never raises."""
-        return [await self._one(command) for command in commands]
+        return await carried_out(commands, self._run, self.clock, missed=Missed)
 
-    async def _one(self, command: Command) -> Outcome:
-        value: Value | None = None
-        try:
-            state, detail, value = await self._run(command)
-        except _Stop as stop:
-            state, detail = stop.state, stop.detail
-        except (Missed, DriverError) as miss:
-            state, detail = OutcomeState.FAILED, f"{miss}: nobody can say whether it was carried out"
-        return Outcome(command=command.id, state=state, time_ns=self.clock.time_ns(), detail=detail, read_back=value)
-
-    async def _run(self, command: Command) -> tuple[OutcomeState, str, Value | None]:
+    async def _run(self, command: Command) -> Result:
         member, slot = self._place(command)
         tag, resource = member.plan.tags[slot], member.plan.resource_of(slot)
         if not tag.writable:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name} is not writable: set writable in the configuration")
+            raise refused(f"tag {tag.name} is not writable: set writable in the configuration")
         followed = next(each for each in member.resources if each.plan is resource)
         form = _form(followed)
         try:
             raw = raw_of(command.value, tag)
             payload = encode(raw, tag, resource.options, format=form)
         except Unwritable as error:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name}: {error}") from None
+            raise refused(f"tag {tag.name}: {error}") from None
 
         def in_time() -> None:
             """Asked at the last moment before the request goes out."""
@@ -77,7 +59,7 @@ class Writer:
         try:
             response = await member.channel.send(request, before=in_time)
         except _Expired:
-            raise _Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
+            raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
         _judge(response)
         return await self._look(member.channel, resource, tag, slot, raw)
 
@@ -87,26 +69,21 @@ class Writer:
                 for slot, tag in enumerate(member.plan.device.tags):
                     if tag.name == command.tag:
                         return member, slot
-                raise _Stop(OutcomeState.REFUSED, f"device {command.device} has no tag {command.tag}")
-        raise _Stop(OutcomeState.REFUSED, f"no device {command.device} on this connection")
+                raise refused(f"device {command.device} has no tag {command.tag}")
+        raise refused(f"no device {command.device} on this connection")
 
-    async def _look(
-        self, channel: Channel, resource: ResourcePlan, tag: PayloadTag, slot: int, raw: Value
-    ) -> tuple[OutcomeState, str, Value | None]:
+    async def _look(self, channel: Channel, resource: ResourcePlan, tag: PayloadTag, slot: int, raw: Value) -> Result:
         """Ask for the resource, and compare what it holds with what it would hold."""
         try:
             response = await channel.fetch(resource.request, resource.options.max_bytes, urgent=True)
         except (Missed, DriverError) as error:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
         if not response.is_success:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: {said(response.code)}")
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: {said(response.code)}")
         seen = _value_at(self._decoded(resource, response), slot)
-        wanted, _ = value_of(raw, tag)
         if seen is None:
             return OutcomeState.MISMATCH, "what was read back makes no sense, or the tag is not in it", None
-        if _is_same(wanted, seen, tag):
-            return OutcomeState.VERIFIED, "", seen
-        return OutcomeState.MISMATCH, f"wrote {_short(wanted)}, read back {_short(seen)}", seen
+        return compared(raw, seen, tag)
 
     def _decoded(self, resource: ResourcePlan, response: Message) -> list[Batch]:
         number = response.uint(Option.CONTENT_FORMAT, 2)
@@ -128,8 +105,8 @@ def _judge(response: Message) -> None:
     text = response.payload[:80].decode("utf-8", "replace")
     detail = f"{said(response.code)}{f' ({text})' if text.isprintable() and text else ''}"
     if response.code >> 5 == 4:
-        raise _Stop(OutcomeState.REFUSED, f"the device refused: {detail}")
-    raise _Stop(OutcomeState.FAILED, f"the device failed: {detail}: nobody can say whether it was carried out")
+        raise refused(f"the device refused: {detail}")
+    raise Stop(OutcomeState.FAILED, f"the device failed: {detail}: {UNKNOWN}")
 
 
 def _value_at(batches: list[Batch], slot: int) -> Value | None:
@@ -141,14 +118,3 @@ def _value_at(batches: list[Batch], slot: int) -> Value | None:
                 found: Value = value if batch.value.dtype == object else value.item()
                 return found
     return None
-
-
-def _is_same(wanted: Value, seen: Value, tag: PayloadTag) -> bool:
-    if tag.kind is Kind.FLOAT32 and not tag.is_scaled and isinstance(wanted, int | float) and isinstance(seen, int | float):
-        return as_float32(wanted) == as_float32(seen)
-    return type(wanted) is type(seen) and wanted == seen
-
-
-def _short(value: Value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

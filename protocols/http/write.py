@@ -17,23 +17,15 @@ from protocols.http import config
 from protocols.http.client import Answer, Client, Missed
 from protocols.http.decoding import Beside
 from protocols.http.plan import DevicePlan, Plan, RequestPlan, address
-from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
+from protocols.model import Command, Outcome, OutcomeState, Quality
+from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, refused
 from protocols.payload import MEDIA_TYPE_OF, Decoder, Format, PayloadOptions, encode
 from protocols.payload.writing import MARK, as_text
-from protocols.values import Unwritable, Value, as_float32, raw_of, value_of
+from protocols.values import Unwritable, Value, raw_of
 
 FORM: Final = "application/x-www-form-urlencoded"
 NOT_CARRIED_OUT: Final = frozenset({429, 503})
 LONGEST_ANSWER: Final = 64 * 1024
-
-
-class _Stop(Exception):
-    """The command ends here, with this state and detail."""
-
-    def __init__(self, state: OutcomeState, detail: str) -> None:
-        super().__init__(detail)
-        self.state = state
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +63,22 @@ class Writer:
 
     async def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """One outcome for each command, in order."""
-        return [await self._one(command) for command in commands]
+        return await carried_out(commands, self._carry_out, self.clock, missed=Missed)
 
-    async def _one(self, command: Command) -> Outcome:
-        try:
-            state, detail, value = await self._carry_out(command)
-        except _Stop as stop:
-            state, detail, value = stop.state, stop.detail, None
-        return Outcome(command=command.id, state=state, time_ns=self.clock.time_ns(), detail=detail, read_back=value)
-
-    async def _carry_out(self, command: Command) -> tuple[OutcomeState, str, Value | None]:
+    async def _carry_out(self, command: Command) -> Result:
         device, slot = self._place(command)
         tag, request = device.tags[slot], device.reader(slot)
         if not tag.writable or tag.write is None:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name} is not writable: set writable and write in the configuration")
+            raise refused(f"tag {tag.name} is not writable: set writable and write in the configuration")
         try:
             raw = raw_of(command.value, tag)
             said = told(raw, tag, tag.write, request.options)
         except Unwritable as error:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name}: {error}") from None
+            raise refused(f"tag {tag.name}: {error}") from None
 
         def in_time() -> None:
             if self.clock.time_ns() >= command.deadline_ns:
-                raise _Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent")
+                raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent")
 
         await self._send(said, device, request, in_time)
         return await self._look(raw, device, slot, request)
@@ -101,32 +86,27 @@ class Writer:
     def _place(self, command: Command) -> tuple[DevicePlan, int]:
         device = next((each for each in self.plan.devices if each.device.name == command.device), None)
         if device is None:
-            raise _Stop(OutcomeState.REFUSED, f"no device {command.device} on this connection")
+            raise refused(f"no device {command.device} on this connection")
         slot = device.find(command.tag)
         if slot is None:
-            raise _Stop(OutcomeState.REFUSED, f"device {command.device} has no tag {command.tag}")
+            raise refused(f"device {command.device} has no tag {command.tag}")
         return device, slot
 
     async def _send(self, said: Told, device: DevicePlan, request: RequestPlan, in_time: Callable[[], None]) -> None:
         headers = {**device.options.headers, **({"Content-Type": said.body_type} if said.body is not None else {})}
-        try:
-            answer = await self.client.ask(
-                said.method,
-                address(self.plan.base, said.path),
-                headers=headers,
-                body=said.body,
-                most=LONGEST_ANSWER,
-                writes=True,
-                before=in_time,
-            )
-        except Missed as miss:
-            raise _Stop(OutcomeState.FAILED, f"{miss}: nobody can say whether it was carried out") from None
-        except DriverError as error:
-            raise _Stop(OutcomeState.FAILED, f"the connection was lost: {error}") from None
+        answer = await self.client.ask(
+            said.method,
+            address(self.plan.base, said.path),
+            headers=headers,
+            body=said.body,
+            most=LONGEST_ANSWER,
+            writes=True,
+            before=in_time,
+        )
         request.kept = None  # what was read before may not be compared with any more
         _judge(answer)
 
-    async def _look(self, raw: Value, device: DevicePlan, slot: int, request: RequestPlan) -> tuple[OutcomeState, str, Value | None]:
+    async def _look(self, raw: Value, device: DevicePlan, slot: int, request: RequestPlan) -> Result:
         """Read the tag, and compare what it is with what it should be."""
         tag = device.tags[slot]
         try:
@@ -139,43 +119,28 @@ class Writer:
                 writes=True,
             )
         except (Missed, DriverError) as error:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
         if not 200 <= answer.status < 300:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: status {answer.status} {answer.reason}")
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: status {answer.status} {answer.reason}")
         alone = Beside(Decoder(device.device, device.tags, request.options, slots=(slot,)))
         batches = await alone.decode(answer.body, self.clock.time_ns(), answer.header("content-type"))
         if not batches:
-            raise _Stop(OutcomeState.FAILED, "acknowledged, but the answer that should hold it does not")
+            raise Stop(OutcomeState.FAILED, "acknowledged, but the answer that should hold it does not")
         seen: Value = batches[-1].value.tolist()[-1]
         quality = Quality(int(batches[-1].quality[-1]))
         if quality.is_bad:
             return OutcomeState.MISMATCH, f"what was read back makes no sense ({quality.name})", None
-        if _is_same(raw, seen, tag):
-            return OutcomeState.VERIFIED, "", seen
-        return OutcomeState.MISMATCH, f"wrote {_short(value_of(raw, tag)[0])}, read back {_short(seen)}", seen
+        return compared(raw, seen, tag)
 
 
 def _judge(answer: Answer) -> None:
-    """Raises _Stop where the status says anything but: done, or accepted."""
+    """Raises Stop where the status says anything but: done, or accepted."""
     status = answer.status
     if 200 <= status < 300:
         return
     text = f"status {status} {answer.reason}"
     if status in NOT_CARRIED_OUT:
-        raise _Stop(OutcomeState.REFUSED, f"the device is busy: {text}")
+        raise refused(f"the device is busy: {text}")
     if status >= 500:
-        raise _Stop(OutcomeState.FAILED, f"{text}: nobody can say whether it was carried out")
-    raise _Stop(OutcomeState.REFUSED, f"the device refused: {text}")
-
-
-def _is_same(raw: Value, seen: Value, tag: config.Tag) -> bool:
-    """Whether ``seen`` (as everybody sees it) is what the raw value is for everybody."""
-    wanted = value_of(raw, tag)[0]
-    if tag.kind is Kind.FLOAT32 and isinstance(wanted, int | float) and isinstance(seen, int | float):
-        return as_float32(wanted) == as_float32(seen)
-    return type(wanted) is type(seen) and wanted == seen
-
-
-def _short(value: Value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise Stop(OutcomeState.FAILED, f"{text}: {UNKNOWN}")
+    raise refused(f"the device refused: {text}")

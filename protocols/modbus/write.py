@@ -28,7 +28,7 @@ from protocols.modbus.line import Line, Missed
 from protocols.modbus.plan import DevicePlan, Plan
 from protocols.modbus.wire import Wire
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
-from protocols.outcomes import Stop, carried_out, refused
+from protocols.outcomes import Stop, carried_out, refused, short
 from protocols.values import Unwritable, Value
 
 ILLEGAL_FUNCTION: Final = 1
@@ -179,7 +179,7 @@ class _Attempt:
             return OutcomeState.VERIFIED, self._note, value
         if batch.quality[0] != Quality.GOOD:
             return OutcomeState.MISMATCH, _joined("what was read back makes no sense", self._note), None
-        return OutcomeState.MISMATCH, _joined(f"wrote {_short(self._command.value)}, read back {_short(value)}", self._note), value
+        return OutcomeState.MISMATCH, _joined(f"wrote {short(self._command.value)}, read back {short(value)}", self._note), value
 
     def _is_same(self, seen: bytes, content: bytes) -> bool:
         wire = self._wire
@@ -211,8 +211,3 @@ _Message = (
 
 def _joined(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
-
-
-def _short(value: Value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
