@@ -301,19 +301,32 @@ def test_shared_columns_cannot_be_edited() -> None:
 
 
 def test_random_devices_decode_as_struct_does() -> None:
-    """300 random devices of mixed kinds and orders, each compared with a plain reading of its registers."""
+    """300 random devices of mixed kinds and orders, each compared with a plain reading of its registers.
+
+    Some of their values are among the numbers that mean no value; some others are beside such numbers.
+    """
     rng = random.Random(20261121)
+    silent = 0
     for _ in range(300):
         unit = Unit()
-        tags, expected, address = [], {}, 0
+        tags, expected, gone, address = [], {}, set[str](), 0
         for at in range(rng.randint(1, 30)):
             kind, words, bytes_ = rng.choice(list(FORMATS)), rng.choice(["big", "little"]), rng.choice(["big", "little"])
             content = rng.randbytes(struct.calcsize(FORMATS[kind]))
             address += rng.choice([0, 0, 1, 3, 60])
             unit.set(address, registers(content, words=words, bytes_=bytes_))
-            tags.append(tag(f"holding:{address}", kind, name=f"t{at}", word_order=words, byte_order=bytes_))
-            expected[f"t{at}"] = struct.unpack(">" + FORMATS[kind], content)[0]
+            value = struct.unpack(">" + FORMATS[kind], content)[0]
+            invalid = [rng.randint(0, 100) for _ in range(rng.choice([0, 0, 1, 3]))]
+            if invalid and isinstance(value, int) and rng.random() < 0.5:
+                invalid[rng.randrange(len(invalid))] = value
+            gone |= {f"t{at}"} if value in invalid else set()
+            tags.append(tag(f"holding:{address}", kind, name=f"t{at}", word_order=words, byte_order=bytes_, invalid=invalid))
+            expected[f"t{at}"] = 0 if value in invalid else value
             address += len(content) // 2
-        seen = values(scan(plan_of(*tags), unit))
+        batches = scan(plan_of(*tags), unit)
+        seen = values(batches)
         for name, value in expected.items():
             assert np.array_equal(np.array(seen[name]), np.array(value), equal_nan=isinstance(value, float)), name
+        assert {name for name, quality in qualities(batches).items() if quality != Quality.GOOD} == gone
+        silent += len(gone)
+    assert silent > 100
