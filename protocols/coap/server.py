@@ -86,6 +86,9 @@ class _Parcel:
 class PushSession:
     """See the driver contract."""
 
+    proven = True
+    """The port listens."""
+
     def __init__(self, options: CoapServer, devices: Sequence[Device], clock: Clock) -> None:
         """Raises Misfit, SecretMissing."""
         self._clock = clock

@@ -97,6 +97,9 @@ class _Place:
 class WebhookSession:
     """See the driver contract."""
 
+    proven = True
+    """The port listens."""
+
     def __init__(self, options: Webhook, plan: Plan, clock: Clock) -> None:
         """Reads the secrets. Raises SecretMissing."""
         self._options, self._plan, self._clock = options, plan, clock

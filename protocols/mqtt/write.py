@@ -12,26 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocols.clock import Clock
-from protocols.contract import DriverError
 from protocols.model import SEVERITY_MASK, Batch, Command, Outcome, OutcomeState, Quality
 from protocols.mqtt.client import MqttSession, Rejected
 from protocols.mqtt.config import Mqtt, Tag
 from protocols.mqtt.plan import DevicePlan, Plan, payload_options
 from protocols.mqtt.topics import filled, topic_trouble
+from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, refused
 from protocols.payload import encode
 from protocols.payload.edge import command_payload
 from protocols.values import Unwritable, Value, is_same, raw_of, value_of
 
-UNKNOWN: Final = "the broker took it; what the device did nobody can say (set verify if it tells the value again)"
-
-
-class _Stop(Exception):
-    """The command ends here, with this state and detail."""
-
-    def __init__(self, state: OutcomeState, detail: str) -> None:
-        super().__init__(detail)
-        self.state = state
-        self.detail = detail
+UNSEEN: Final = "the broker took it; what the device did nobody can say (set verify if it tells the value again)"
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +52,7 @@ class Writer:
         """One outcome for each command, in order. Raises the error of the loss if it came before the first."""
         if self._mqtt.lost.done():
             await asyncio.shield(self._mqtt.lost)
-        return [await self._one(command) for command in commands]
+        return await carried_out(commands, self._carry_out, self._clock)
 
     def saw(self, batches: Iterable[Batch]) -> None:
         """Look at what came, for those who wait."""
@@ -72,28 +63,18 @@ class Writer:
                 if batch.device is look.plan.device:
                     _compare(look, batch)
 
-    async def _one(self, command: Command) -> Outcome:
-        read_back: Value | None = None
-        try:
-            state, detail, read_back = await self._carry_out(command)
-        except _Stop as stop:
-            state, detail = stop.state, stop.detail
-        except DriverError as error:
-            state, detail = OutcomeState.FAILED, f"the connection was lost: {error}"
-        return Outcome(command=command.id, state=state, time_ns=self._clock.time_ns(), detail=detail, read_back=read_back)
-
-    async def _carry_out(self, command: Command) -> tuple[OutcomeState, str, Value | None]:
+    async def _carry_out(self, command: Command) -> Result:
         plan, slot, tag = self._place(command)
         try:
             raw = raw_of(command.value, tag)
             topic, payload = self._message(plan, tag, raw)
         except Unwritable as error:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name}: {error}") from None
+            raise refused(f"tag {tag.name}: {error}") from None
         if self._clock.time_ns() >= command.deadline_ns:
-            raise _Stop(OutcomeState.EXPIRED, "its deadline had passed before it could be sent")
+            raise Stop(OutcomeState.EXPIRED, "its deadline had passed before it could be sent")
         if not (plan.options.verify if tag.verify is None else tag.verify):
             await self._publish(topic, payload)
-            raise _Stop(OutcomeState.FAILED, UNKNOWN)
+            raise Stop(OutcomeState.FAILED, UNSEEN)
         look = _Look(plan, slot, tag, value_of(raw, tag)[0], asyncio.get_running_loop().create_future())
         self._looks.append(look)
         try:
@@ -106,13 +87,13 @@ class Writer:
     def _place(self, command: Command) -> tuple[DevicePlan, int, Tag]:
         plan = self._plan.by_name(command.device)
         if plan is None:
-            raise _Stop(OutcomeState.REFUSED, f"no device {command.device} on this connection")
+            raise refused(f"no device {command.device} on this connection")
         slot = plan.slots.get(command.tag)
         if slot is None:
-            raise _Stop(OutcomeState.REFUSED, f"device {command.device} has no tag {command.tag}")
+            raise refused(f"device {command.device} has no tag {command.tag}")
         tag = plan.tags[slot]
         if not tag.writable:
-            raise _Stop(OutcomeState.REFUSED, f"tag {tag.name} is not writable: set writable in the configuration")
+            raise refused(f"tag {tag.name} is not writable: set writable in the configuration")
         return plan, slot, tag
 
     def _message(self, plan: DevicePlan, tag: Tag, raw: Value) -> tuple[str, bytes]:
@@ -129,10 +110,10 @@ class Writer:
             async with asyncio.timeout(self._options.timeout_s):
                 await (await self._mqtt.publish1(topic, payload))
         except Rejected as rejection:
-            raise _Stop(OutcomeState.REFUSED, str(rejection)) from None
+            raise refused(str(rejection)) from None
         except TimeoutError:
-            detail = f"the broker did not acknowledge it within {self._options.timeout_s:g} s: nobody can say whether it was carried out"
-            raise _Stop(OutcomeState.FAILED, detail) from None
+            detail = f"the broker did not acknowledge it within {self._options.timeout_s:g} s: {UNKNOWN}"
+            raise Stop(OutcomeState.FAILED, detail) from None
 
     async def _wait(self, look: _Look, seconds: float) -> None:
         """Until the value is seen, the time is over, or the connection is lost (which is raised)."""
@@ -145,12 +126,12 @@ class Writer:
         if not look.equal.done() and self._mqtt.lost.done():
             await asyncio.shield(self._mqtt.lost)
 
-    def _judged(self, look: _Look, seconds: float) -> tuple[OutcomeState, str, Value | None]:
+    def _judged(self, look: _Look, seconds: float) -> Result:
         if look.equal.done():
             return OutcomeState.VERIFIED, "", look.wanted
         if look.seen:
             return OutcomeState.MISMATCH, f"the device says {look.seen[0]!r} {seconds:g} s after it was told", look.seen[0]
-        return OutcomeState.FAILED, f"the device said nothing within {seconds:g} s: nobody can say whether it was carried out", None
+        return OutcomeState.FAILED, f"the device said nothing within {seconds:g} s: {UNKNOWN}", None
 
 
 def _compare(look: _Look, batch: Batch) -> None:

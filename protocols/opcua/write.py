@@ -40,6 +40,7 @@ from protocols.opcua.plan import Item, Plan, Role
 from protocols.opcua.requests import DATA_TYPE, METHOD, read_value
 from protocols.opcua.shell import Peer, name_of
 from protocols.opcua.structures import Absent, builtin_of, find
+from protocols.outcomes import Result, Stop, carried_out, refused
 from protocols.values import Unwritable, Value, is_same, raw_of
 
 ARGUMENT: Final = NodeId(0, 298)
@@ -50,14 +51,6 @@ NAMES: Final = (
     *("DateTime", "Guid", "ByteString", "XmlElement", "NodeId", "ExpandedNodeId", "StatusCode", "QualifiedName", "LocalizedText"),
     *("structure", "DataValue", "variant", "DiagnosticInfo"),
 )
-
-
-class _Stop(Exception):
-    """The command ends here, with this state and detail."""
-
-    def __init__(self, state: OutcomeState, detail: str, read_back: Value | None = None) -> None:
-        super().__init__(detail)
-        self.state, self.detail, self.read_back = state, detail, read_back
 
 
 @dataclass(frozen=True)
@@ -83,49 +76,43 @@ class Writer:
         """One outcome for each command, in order. Raises a DriverError only if the connection was gone before the first."""
         if self.peer.is_lost:
             raise self.peer.trouble
-        return [await self._one(command) for command in commands]
+        return await carried_out(commands, self._attempt, self.clock)
 
-    async def _one(self, command: Command) -> Outcome:
-        state, value = OutcomeState.FAILED, None
+    async def _attempt(self, command: Command) -> Result:
         try:
             detail, value = await self._carry_out(command)
-            state = OutcomeState.VERIFIED
-        except _Stop as stop:
-            state, detail, value = stop.state, stop.detail, stop.read_back
         except Fault as fault:
-            state, detail = OutcomeState.REFUSED, f"the server refused: {name_of(fault.status)}"
-        except DriverError as error:
-            detail = f"nobody can say whether it was carried out: {error}"
-        return Outcome(command=command.id, state=state, time_ns=self.clock.time_ns(), detail=detail, read_back=value)
+            raise refused(f"the server refused: {name_of(fault.status)}") from None
+        return OutcomeState.VERIFIED, detail, value
 
     async def _carry_out(self, command: Command) -> tuple[str, Value | None]:
         handle = self._find(command)
         item = self.plan.items[handle]
         if not item.tag.writable or item.role is Role.EVENT:
-            raise _Stop(OutcomeState.REFUSED, f"tag {item.tag.name} is not writable: set writable in the configuration")
+            raise refused(f"tag {item.tag.name} is not writable: set writable in the configuration")
         known = await self.ready()
         if item.node is None:
-            raise _Stop(OutcomeState.REFUSED, f"tag {item.tag.name}: the server has no namespace {item.place.node.uri}")
+            raise refused(f"tag {item.tag.name}: the server has no namespace {item.place.node.uri}")
         try:
             raw = raw_of(command.value, item.tag)
             if item.role is Role.METHOD:
                 return await self._call(handle, item, item.node, raw, known, command)
             return await self._put(handle, item, item.node, raw, known, command)
         except Unwritable as error:
-            raise _Stop(OutcomeState.REFUSED, f"tag {item.tag.name}: {error}") from None
+            raise refused(f"tag {item.tag.name}: {error}") from None
 
     def _find(self, command: Command) -> int:
         devices = {device.name: at for at, device in enumerate(self.plan.devices)}
         if command.device not in devices:
-            raise _Stop(OutcomeState.REFUSED, f"no device {command.device} on this connection")
+            raise refused(f"no device {command.device} on this connection")
         for handle, item in enumerate(self.plan.items):
             if item.device == devices[command.device] and item.tag.name == command.tag:
                 return handle
-        raise _Stop(OutcomeState.REFUSED, f"device {command.device} has no tag {command.tag}")
+        raise refused(f"device {command.device} has no tag {command.tag}")
 
     def _in_time(self, command: Command) -> None:
         if self.clock.time_ns() >= command.deadline_ns:
-            raise _Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent")
+            raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent")
 
     # ------------------------------------------------------------------------------------------ values
 
@@ -141,7 +128,7 @@ class Writer:
         statuses = await self.peer.ask(request, lambda content: answers.statuses(content, answers.WRITE))
         status = statuses[0] if statuses else BAD
         if status & BAD:
-            raise _Stop(OutcomeState.REFUSED, f"the server refused: {name_of(status)}")
+            raise refused(f"the server refused: {name_of(status)}")
         return await self._look(item, node, raw, known)
 
     async def _builtin(self, handle: int, item: Item, node: NodeId, known: server.Server) -> int:
@@ -162,16 +149,16 @@ class Writer:
         try:
             (value,) = await server.read(self.peer, [read_value(node)], 1)
         except DriverError as error:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it could not be read back: {error}") from None
         if value.status & BAD:
-            raise _Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: {name_of(value.status)}")
+            raise Stop(OutcomeState.FAILED, f"acknowledged, but it cannot be read back: {name_of(value.status)}")
         try:
             seen = plain(find(value.value, item.place.steps, known.types), item.tag.kind, known.types)
         except (Absent, Malformed) as error:
-            raise _Stop(OutcomeState.MISMATCH, f"what was read back makes no sense: {error}") from None
+            raise Stop(OutcomeState.MISMATCH, f"what was read back makes no sense: {error}") from None
         if is_same(told, seen, item.tag):
             return "", _scaled(seen, item)
-        raise _Stop(OutcomeState.MISMATCH, f"wrote {_short(told)}, read back {_short(seen)}", _scaled(seen, item))
+        raise Stop(OutcomeState.MISMATCH, f"wrote {_short(told)}, read back {_short(seen)}", _scaled(seen, item))
 
     # ------------------------------------------------------------------------------------------ methods
 
@@ -189,7 +176,7 @@ class Writer:
                 for at, status in enumerate(called.arguments[: len(method.arguments)])
                 if status & BAD
             ]
-            raise _Stop(OutcomeState.REFUSED, f"the server refused: {name_of(called.status)}" + (f" ({', '.join(wrong)})" if wrong else ""))
+            raise refused(f"the server refused: {name_of(called.status)}" + (f" ({', '.join(wrong)})" if wrong else ""))
         outputs = [_short(as_json(one, known.types)) for one in called.outputs[:MAX_ARGUMENTS]]
         return f"the server carried {item.place.method} out" + (f" and returned {', '.join(outputs)}" if outputs else ""), None
 
