@@ -153,7 +153,7 @@ class Batch:
     value: NDArray[Any]  # Any: bool_, int64, uint64, float64 or object; see DTYPE_OF
     quality: NDArray[np.uint32]
     time_ns: NDArray[np.int64]
-    """UTC, nanoseconds since 1970; the source's time where the device gives one, else the time of the answer (exact to some milliseconds)."""
+    """UTC, nanoseconds since 1970; the source's time where the device gives one, else that of the answer, to some ms."""
     lost: bool = False
     """True in the one batch (per column kind) that says: from here on the device does not answer."""
 
