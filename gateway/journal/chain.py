@@ -319,12 +319,21 @@ class Chain:
             at = (rows[-1][0] >> PART_BITS) + 1
 
     def _absent(self, first: int, last: int, epoch: int) -> None:
-        """Records that must have been there and are in no file."""
-        if first <= last:
-            lost = self.book.lose(first, last, epoch, MISSING)
-            if lost:
-                self.damage.missing += lost
-                log.warning("records_missing", lane=self.lane.value, first=first, last=last, records=lost)
+        """Records that must have been there and are in no file. Epochs rise along a lane: what lies before a gap that is known
+        is of the gap's epoch at most."""
+        with self.book.lock:
+            known = self.book.gaps.within(first, last)
+        lost, at = 0, first
+        for begin, end, its_epoch, _ in known:
+            lost += self._missing(at, begin - 1, min(epoch, its_epoch))
+            at = end + 1
+        lost += self._missing(at, last, epoch)
+        if lost:
+            self.damage.missing += lost
+            log.warning("records_missing", lane=self.lane.value, first=first, last=last, records=lost)
+
+    def _missing(self, first: int, last: int, epoch: int) -> int:
+        return self.book.lose(first, last, epoch, MISSING) if first <= last else 0
 
     # writing
 
