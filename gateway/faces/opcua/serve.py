@@ -653,6 +653,7 @@ async def _standard() -> dict[ua.NodeId, Any]:  # Any: as above
                 _known.append(await asyncio.to_thread(standard_nodes))
             finally:
                 gc.freeze()
+                gc.collect()  # with next to nothing to look through; from here on it knows that what lives long has become little
                 if collects:
                     gc.enable()
         return _known[0]

@@ -291,9 +291,9 @@ async def test_values_qualities_and_source_times_are_read(plant: Plant) -> None:
 
 async def test_a_subscriber_is_told_of_each_change_and_of_lost_and_back(plant: Plant) -> None:
     await plant.enter()
-    names = ["steam/pressure", "ghost", "label", "nothing"]
+    names = ["steam/pressure", "ghost", "label", "setpoint", "nothing"]
     statuses = await plant.trusted.ask("watch", nodes=[f"{NS}boiler/{name}" for name in names])
-    assert statuses == ["Good", "Good", "Good", "BadNodeIdUnknown"]
+    assert statuses == ["Good", "Good", "Good", "Good", "BadNodeIdUnknown"]
     seen: list[dict[str, Any]] = []  # Any: JSON
 
     async def until_seen(tag: str, what: Any) -> None:  # Any: a value, or how a status begins
@@ -314,6 +314,7 @@ async def test_a_subscriber_is_told_of_each_change_and_of_lost_and_back(plant: P
     seen.clear()
     await plant.field.stop()
     await until_seen("steam/pressure", "Bad")
+    await until_seen("setpoint", "Bad")  # it was 0, and what has no value is 0 in the columns: its quality alone is another
     assert {one["type"] for one in seen} == {"Null"}
     seen.clear()
     await plant.field.start()
