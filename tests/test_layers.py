@@ -60,7 +60,6 @@ KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "jsonpath": ("protocols.payload", "tests"),
     "defusedxml": ("protocols.payload", "tests"),
     "snap7": ("protocols.s7", "tests"),
-    "bacpypes3": ("protocols.bacnet", "tests"),
     "zeroconf": ("protocols.discover", "tests"),
 }
 """Foreign packages that one place hides, and that place."""

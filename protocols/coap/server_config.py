@@ -25,7 +25,7 @@ class PushingDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """One device that pushes. Its messages prove themselves by OSCORE, or by a token in their query, or not at all."""
 
     name: Annotated[Name, Meta(description="Name of the device, unique in the site.")]
-    path: Annotated[Path, Meta(description="With what the paths of its resources begin: /tank-1.")]
+    path: Annotated[Path, Meta(description="With what the paths of its resources begin.", examples=["/tank-1"])]
     oscore: Annotated[Oscore | None, Meta(description="Keys: only what is sealed with them is taken (RFC 8613).")] = None
     token: Annotated[Secret | None, Meta(description="Where a token lies that it sends as Uri-Query token=...; plain UDP shows it.")] = None
     silence_s: Annotated[
