@@ -25,6 +25,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "SparkplugUplink.host": "broker.example.com",
     "PlainMqttUplink.name": "historian",
     "PlainMqttUplink.host": "10.0.0.5",
+    "CoapServer.tls": {"cert_file": "/etc/holdfast/gw.pem", "key_file": "/etc/holdfast/gw.key"},
     "Webhook.tls": {"cert_file": "/etc/holdfast/gw.pem", "key_file": "/etc/holdfast/gw.key"},
     "ModbusFace.name": "scada",
     "OpcuaFace.name": "mes",

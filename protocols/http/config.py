@@ -19,6 +19,9 @@ from protocols.tls import ServerTls, Tls
 HeaderName = Annotated[
     str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$", description="Name of a header (RFC 9110, 5.1), in any case.")
 ]
+OptionalHeader = Annotated[
+    str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,64}$", description="Name of a header (RFC 9110, 5.1), in any case, or nothing.")
+]
 HeaderValue = Annotated[str, Meta(pattern=r"^[ -~]{1,200}$", description="Printable ASCII.")]
 Path = Annotated[
     str,
@@ -152,9 +155,9 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             " stripe: t=,v1=. standard: Standard Webhooks (webhook-id, -timestamp, -signature)."
         ),
     ] = "plain"
-    signature_header: Annotated[HeaderName | Literal[""], Meta(description="Header of the signature; empty takes the style's.")] = ""
+    signature_header: Annotated[OptionalHeader, Meta(description="Header of the signature; empty takes the style's.")] = ""
     timestamp_header: Annotated[
-        HeaderName | Literal[""], Meta(description="plain: header of the time, in seconds since 1970; empty takes the style's.")
+        OptionalHeader, Meta(description="plain: header of the time, in seconds since 1970; empty takes the style's.")
     ] = ""
     window_s: Annotated[float, Meta(ge=1, le=3600, description="How far a message's time may be from now, in seconds.")] = 300.0
 
@@ -203,7 +206,7 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         ),
     ]
     id_header: Annotated[
-        HeaderName | Literal[""],
+        OptionalHeader,
         Meta(description="Header that names a delivery, so that a repeat is not taken twice; empty takes what the style has."),
     ] = ""
     rate_per_s: Annotated[float, Meta(gt=0, le=10000, description="Requests a second from one address, on average.")] = 20.0
