@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,6 +113,7 @@ async def enter(shop: Shop, said: dict[str, bytes], upto: tuple[str, ...]) -> _P
 @pytest.mark.parametrize("upto", [("hello", "open"), ("hello", "open", "create", "activate", "subscribe")], ids=["stranger", "client"])
 async def test_no_request_does_more_than_end_its_connection(tmp_path: Path, upto: tuple[str, ...]) -> None:
     number, said = seed(), conversation()
+    logging.getLogger("asyncua.server.uaprocessor").setLevel(logging.CRITICAL + 1)  # pytest would keep each of its errors, with all frames
     latest, clock, shops = Latest(), HastyClock(), asyncio.Queue[Shop]()
     latest.add(DEVICE)
     face = OpcuaFace(name="f", port=0, anonymous=True, writable=True, security=OpcuaSecurity(folder=str(tmp_path), policies=("none",)))
