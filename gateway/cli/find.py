@@ -50,7 +50,7 @@ class _Kept(msgspec.Struct, frozen=True):
 @click.option("--baud", type=click.IntRange(300, 4_000_000), default=9600, show_default=True)
 @click.option("--parity", type=click.Choice(["none", "even", "odd"]), default="none", show_default=True)
 @click.option("--stop-bits", type=click.IntRange(1, 2), default=1, show_default=True)
-@click.option("--unit", "unit_id", type=click.IntRange(1, 255), help="Unit id.  [default: the connection's only device, else 1]")
+@click.option("--unit-id", "unit_id", type=click.IntRange(1, 255), help="Unit id.  [default: the connection's only device, else 1]")
 @click.option("--table", type=click.Choice([str(table) for table in TABLES]), help="Look in one table alone.  [default: both]")
 @click.option("--first", type=click.IntRange(0, ADDRESSES - 1), default=0, show_default=True, help="First register.")
 @click.option("--last", type=click.IntRange(0, ADDRESSES - 1), default=ADDRESSES - 1, show_default=True, help="Last register.")
@@ -138,7 +138,7 @@ def _place(given: tuple[str, ...], options: dict[str, Any]) -> tuple[_Place, str
     units = sorted({device.unit_id for device in connection.devices})
     unit_id = options["unit_id"] or (units[0] if len(units) == 1 else 0 if units else 1)
     if not unit_id:
-        fail(f"{connection.name} has the unit ids {', '.join(map(str, units))}: say which with --unit", WRONG)
+        fail(f"{connection.name} has the unit ids {', '.join(map(str, units))}: say which with --unit-id", WRONG)
     return _Place(connection, unit_id, (document, site)), given[2] if wanted else ""
 
 

@@ -43,7 +43,7 @@ REQUESTS = click.option("--requests", type=click.IntRange(1, 1_000_000), default
 PAUSE = click.option(
     "--pause", "pause_s", type=click.FloatRange(0, 60), default=0.02, show_default=True, metavar="S", help="Pause between requests."
 )
-UNITS = click.option("--units", default="1-247", show_default=True, help="Unit ids, such as 1-10,20.")
+UNITS = click.option("--unit-ids", "units", default="1-247", show_default=True, help="Unit ids, such as 1-10,20.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
 
 
@@ -69,7 +69,7 @@ def scan() -> None:
 
 
 @scan.command()
-@click.argument("host")
+@click.argument("host", metavar="HOST[:PORT]")
 @click.option("--port", type=click.IntRange(1, 65535), default=502, show_default=True)
 @click.option("--rtu", is_flag=True, help="RTU frames over TCP, as transparent serial servers carry them.")
 @UNITS
@@ -80,6 +80,7 @@ def scan() -> None:
 @JSON
 def tcp(host: str, port: int, rtu: bool, units: str, as_json: bool, timeout_s: float, **pace: Any) -> None:  # Any: click's
     """Which unit ids answer at HOST by Modbus TCP."""
+    host, port = _host_and_port(host, port)
     kind = ModbusRtuTcp if rtu else ModbusTcp
     options = kind(name=_name(f"modbus-{host}"), host=host, port=port, timeout_s=timeout_s, settle_s=SETTLE_S)
     _run(Report(as_json=as_json), _tcp(options, _unit_ids(units), _pace(**pace), _progress()))
@@ -137,7 +138,9 @@ def connection(site: Path, connection: str, units: str, as_json: bool, **pace: A
 @scan.command()
 @click.argument("network", metavar="CIDR")
 @click.option("--port", type=click.IntRange(1, 65535), default=502, show_default=True)
-@click.option("--units", default=",".join(map(str, LIKELY_UNITS[:3])), show_default=True, help="Unit ids to ask at each address.")
+@click.option(
+    "--unit-ids", "units", default=",".join(map(str, LIKELY_UNITS[:3])), show_default=True, help="Unit ids to ask at each address."
+)
 @click.option("--hosts", type=click.IntRange(1, MOST_HOSTS), default=256, show_default=True, help="Refuse a network of more addresses.")
 @click.option("--rate", type=click.FloatRange(0.1, 200), default=20.0, show_default=True, help="Addresses a second at most.")
 @FOR

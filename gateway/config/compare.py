@@ -24,6 +24,11 @@ class Parts:
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
+    @property
+    def nothing(self) -> bool:
+        """True if all of them are as they were."""
+        return not (self.added or self.removed or self.changed)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -38,8 +43,7 @@ class Change:
     @property
     def nothing(self) -> bool:
         """True if the two sites are equal."""
-        rest = (self.connections, self.uplinks, self.faces)
-        return not self.sections and not any(part.added or part.removed or part.changed for part in rest)
+        return not self.sections and self.connections.nothing and self.uplinks.nothing and self.faces.nothing
 
 
 def compare(old: Site, new: Site) -> Change:
@@ -53,7 +57,7 @@ def compare(old: Site, new: Site) -> Change:
     return Change(
         connections=connections,
         uplinks=_parts(old.uplinks, new.uplinks, all_changed="gateway" in sections),
-        faces=_parts(old.faces, new.faces, all_changed=bool(connections.added or connections.removed or connections.changed)),
+        faces=_parts(old.faces, new.faces, all_changed="gateway" in sections or not connections.nothing),
         sections=sections,
     )
 

@@ -92,7 +92,7 @@ def meter(one_meter: Meter) -> Meter:
 
 @pytest.fixture
 def place(meter: Meter) -> tuple[str, ...]:
-    return ("--host", "127.0.0.1", "--port", str(meter.port), "--unit", "7", "--last", "500")
+    return ("--host", "127.0.0.1", "--port", str(meter.port), "--unit-id", "7", "--last", "500")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def site(meter: Meter, tmp_path: Path) -> Path:
 
 def test_a_scan_gives_connections_to_paste(meter: Meter, tmp_path: Path) -> None:
     """What is pasted is a document without an error."""
-    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--units", "5-8", "--timeout", "0.1")
+    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--unit-ids", "5-8", "--timeout", "0.1")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith(f"unit id 7 on 127.0.0.1:{meter.port}: answers")
     blocks = yaml.safe_load(done.stdout.partition("\n\n")[2])
@@ -153,14 +153,14 @@ def test_a_scan_gives_connections_to_paste(meter: Meter, tmp_path: Path) -> None
 
 
 def test_a_scan_in_json_is_one_candidate_a_line(meter: Meter) -> None:
-    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--units", "7", "--timeout", "0.1", "--json")
+    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--unit-ids", "7", "--timeout", "0.1", "--json")
     (line,) = map(json.loads, done.stdout.splitlines())
     assert line["options"]["devices"] == [{"name": "device-7", "unit_id": 7}]
 
 
 def test_a_scan_that_is_interrupted_gives_what_it_found(meter: Meter, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with starting("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--units", "7,10-247", out=out) as process:
+    with starting("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--unit-ids", "7,10-247", out=out) as process:
         until("unit id 7 is told", lambda: b"unit id 7" in out.read_bytes())
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -168,19 +168,19 @@ def test_a_scan_that_is_interrupted_gives_what_it_found(meter: Meter, tmp_path: 
 
 
 def test_a_scan_where_nobody_answers_says_so(meter: Meter) -> None:
-    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--units", "9", "--timeout", "0.05")
+    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--unit-ids", "9", "--timeout", "0.05")
     assert (done.exit_code, done.stderr.strip(), done.stdout) == (1, "nothing answered", "")
 
 
 def test_a_budget_that_is_spent_is_said(meter: Meter) -> None:
-    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--units", "7-20", "--timeout", "0.05", "--requests", "5")
+    done = holdfast("scan", "tcp", "127.0.0.1", "--port", str(meter.port), "--unit-ids", "7-20", "--timeout", "0.05", "--requests", "5")
     assert done.exit_code == 0
     assert "before everything was asked" in done.stderr
 
 
 def test_a_network_is_scanned_only_as_far_as_was_asked_for(meter: Meter) -> None:
     """Two addresses of loopback, of which one has a meter; a network that is larger than --hosts is refused."""
-    options = ("--port", str(meter.port), "--units", "7", "--timeout", "0.1", "--rate", "100", "--json")
+    options = ("--port", str(meter.port), "--unit-ids", "7", "--timeout", "0.1", "--rate", "100", "--json")
     done = holdfast("scan", "network", "127.0.0.0/30", *options)
     assert [json.loads(line)["options"]["host"] for line in done.stdout.splitlines()] == ["127.0.0.1"]
     refused = holdfast("scan", "network", "127.0.0.0/16", *options)
@@ -189,7 +189,7 @@ def test_a_network_is_scanned_only_as_far_as_was_asked_for(meter: Meter) -> None
 
 @pytest.mark.parametrize("units", ["0-5", "1-300", "a", ""])
 def test_unit_ids_that_no_device_has_are_refused(units: str) -> None:
-    done = holdfast("scan", "tcp", "127.0.0.1", "--units", units)
+    done = holdfast("scan", "tcp", "127.0.0.1", "--unit-ids", units)
     assert (done.exit_code, "unit ids" in done.stderr) == (2, True)
 
 
@@ -223,7 +223,7 @@ def test_a_number_that_is_nowhere_is_said_with_advice(place: tuple[str, ...]) ->
 def test_a_file_about_another_device_is_not_used(meter: Meter, place: tuple[str, ...], tmp_path: Path) -> None:
     keep = ("--keep", tmp_path / "volts.json")
     assert holdfast("find-number", *place, "230.4", *keep).exit_code == 0
-    done = holdfast("find-number", "--host", "127.0.0.1", "--port", str(meter.port), "--unit", "8", "--and", "231.0", *keep)
+    done = holdfast("find-number", "--host", "127.0.0.1", "--port", str(meter.port), "--unit-id", "8", "--and", "231.0", *keep)
     assert (done.exit_code, "is about unit id 7" in done.stderr) == (2, True)
 
 
@@ -315,7 +315,7 @@ def test_numbers_and_unit_ids_are_found_over_the_gateways_connection(meter: Mete
     done = holdfast("find-number", gateway.site_file, "line", "1234.5 kWh", "--last", "400", "--name", "energy")
     assert '- {name: energy, at: "input:342", kind: float32, unit: kWh}' in done.stdout, done.stderr
     assert "running gateway" in done.stderr
-    scanned = holdfast("scan", "connection", gateway.site_file, "line", "--units", "7-8")
+    scanned = holdfast("scan", "connection", gateway.site_file, "line", "--unit-ids", "7-8")
     assert "unit id 7" in scanned.stdout, scanned.stderr
     assert meter.connections() == 1
     assert {request.function for request in meter.requests()} <= {3, 4, 17, 43}, "nothing but reads"

@@ -90,11 +90,11 @@ async def test_an_unknown_meter_is_found_identified_and_delivered(tmp_path: Path
     with Mosquitto(tmp_path / "broker") as broker:
         async with line_with_a_meter() as (wire, meter):
             # Which meter is on the line, and how is the line set?
-            said = await holdfast("scan", "serial", wire.path, "--units", "1-12")
+            said = await holdfast("scan", "serial", wire.path, "--unit-ids", "1-12")
             assert f"unit id {UNIT} on {wire.path}, {BAUD} 8N1" in said
             (connection,) = yaml.safe_load(said.partition("\n\n")[2])
             # Its display shows 230.4 V, and a moment later 231.0.
-            place = ("--serial", wire.path, "--baud", str(BAUD), "--unit", str(UNIT), "--last", "249", "--keep", tmp_path / "volts")
+            place = ("--serial", wire.path, "--baud", str(BAUD), "--unit-id", str(UNIT), "--last", "249", "--keep", tmp_path / "volts")
             assert "input:0" in await holdfast("find-number", *place, "230.4 V")
             await meter.show(0, 231.02)
             (found,) = (await holdfast("find-number", *place, "--and", "231.0", "--drift", "0")).splitlines()

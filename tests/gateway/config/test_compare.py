@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from gateway.config import Change, Parts, Site, compare, load
 from gateway.config.drivers import Drivers
+from gateway.config.faces import ModbusFace
 
 PLANT = Path(__file__).with_name("plant.yaml")
 
@@ -56,3 +58,14 @@ def test_other_sections_are_named(drivers: Drivers) -> None:
     assert change.sections == ("journal",)
     assert change.uplinks.unchanged == ("cloud", "historian")
     assert not change.nothing
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("deadband: 0.05", "deadband: 0.1"), ("name: meters", "name: meter-house"), ("name: gw-01", "name: gw-02")],
+)
+def test_a_face_begins_anew_where_what_it_shows_has_changed(drivers: Drivers, right: str, wrong: str) -> None:
+    face = ModbusFace(name="scada")
+    before, after = (msgspec.structs.replace(site_of(drivers, *each), faces=(face,)) for each in ((), (right, wrong)))
+    assert compare(before, after).faces == Parts(changed=("scada",))
+    assert compare(before, before).faces == Parts(unchanged=("scada",))
