@@ -48,7 +48,7 @@ const commands = {
       applicationName: "tester", clientCertificateManager: pki,
       securityMode: policy ? opcua.MessageSecurityMode.SignAndEncrypt : opcua.MessageSecurityMode.None,
       securityPolicy: policy ? opcua.SecurityPolicy[policy] : opcua.SecurityPolicy.None,
-      endpointMustExist: false, connectionStrategy: { maxRetry: 0, initialDelay: 100, maxDelay: 200 }, requestedSessionTimeout: 30000,
+      endpointMustExist: false, connectionStrategy: { maxRetry: 0, initialDelay: 100, maxDelay: 200 }, requestedSessionTimeout: 60000,
       clientName: name ?? "tester",
     });
     await client.connect(endpoint);
@@ -100,7 +100,7 @@ const commands = {
   })).name,
   attribute: async ({ node, name, type, value }) => (await session.write({ nodeId: node, attributeId: AttributeIds[name], value: { value: { dataType: DataType[type], value } } })).name,
   watch: async ({ nodes, publishing, filter, queue }) => {
-    subscription ??= await session.createSubscription2({ requestedPublishingInterval: publishing ?? 100, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 50, maxNotificationsPerPublish: 0, publishingEnabled: true, priority: 1 });
+    subscription ??= await session.createSubscription2({ requestedPublishingInterval: publishing ?? 100, requestedLifetimeCount: 40000 / (publishing ?? 100), requestedMaxKeepAliveCount: 8000 / (publishing ?? 100), maxNotificationsPerPublish: 0, publishingEnabled: true, priority: 1 });
     const statuses = [];
     for (let at = 0; at < nodes.length; at += 500) {
       const group = opcua.ClientMonitoredItemGroup.create(subscription, nodes.slice(at, at + 500).map((nodeId) => ({ nodeId, attributeId: AttributeIds.Value })),
