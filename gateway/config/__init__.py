@@ -8,8 +8,9 @@ from gateway.config.check import check
 from gateway.config.compare import Change, Parts, compare
 from gateway.config.document import Located
 from gateway.config.files import check_files
-from gateway.config.load import judge, load, locate, resolve
+from gateway.config.load import judge, load, locate
 from gateway.config.model import Site
+from gateway.config.places import resolve
 from gateway.config.sample import sample
 from gateway.config.schema import schema
 

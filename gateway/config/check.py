@@ -313,6 +313,10 @@ def _ages(site: Site) -> Iterator[Problem]:
 
 def _outage_budget(site: Site, right: list[Any], drivers: Drivers) -> Iterator[Problem]:  # Any: the drivers' own Structs
     devices = [device for options in right for device in _driver_devices(options, drivers)]
+    if site.outage_budget_s and (pushed := sum(1 for device in devices for tag in device.tags if tag.scan_s <= 0)):
+        message = f"{pushed} tags are reported when their devices like, and the outage budget counts none of them"
+        advice = "watch how fast the journal fills (holdfast journal stat), and give it room: journal.max_bytes"
+        yield warning(("outage_budget_s",), message, advice)
     busy, quiet = budget.busy(devices), budget.quiet(devices)
     if busy.bytes_s * site.outage_budget_s <= site.journal.max_bytes:
         return

@@ -11,8 +11,8 @@ import msgspec
 
 from gateway.config.check import error, in_order, structs, warning
 from gateway.config.explain import fields_of
-from gateway.config.load import resolve
 from gateway.config.model import Site
+from gateway.config.places import resolve
 from protocols.contract import Problem
 from protocols.secret import FromEnv, FromFile, SecretMissing
 

@@ -49,6 +49,7 @@ from gateway.config.explain import (
     unwrap,
 )
 from gateway.config.model import Site
+from gateway.config.places import rooted
 from gateway.config.sound import Sound
 from gateway.config.templates import expand, library
 from protocols.contract import Problem
@@ -146,12 +147,9 @@ def judge(source: FilePath | str | bytes) -> tuple[Site | None, list[Problem]]:
     site, problems = load(source)
     if site is not None:
         problems = locate([*problems, *check(site)], source)
-    return (None if any(problem.severity == "error" for problem in problems) else site), problems
-
-
-def resolve(path: str, base: FilePath) -> FilePath:
-    """A path written in a site document, as a path on this machine. ``base`` is the document's folder."""
-    return base / FilePath(path)
+    if site is None or any(problem.severity == "error" for problem in problems):
+        return None, problems
+    return rooted(site, source.parent) if isinstance(source, FilePath) else site, problems
 
 
 def _located(problem: Problem, document: Document) -> Located:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import check, load
 from gateway.config.check import client_id, is_loopback
-from gateway.config.drivers import Drivers
+from gateway.config.drivers import Drivers, own
 from gateway.config.model import Site
 
 PLANT = Path(__file__).with_name("plant.yaml")
@@ -206,3 +206,12 @@ def test_check_does_not_look_at_files(tmp_path: Path, drivers: Drivers, monkeypa
 )
 def test_loopback_is_known(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+def test_the_budget_says_what_it_cannot_count() -> None:
+    devices = "[{name: d, topic: t/d, tags: [{name: t, at: $.t, kind: float64}]}]"
+    site, problems = load((HEAD + "connections:\n" + mqtt("a", f"devices: {devices}")).encode(), drivers=own())
+    assert problems == []
+    assert site is not None
+    said = [problem for problem in check(site, drivers=own()) if problem.path == "outage_budget_s"]
+    assert [(problem.severity, "when their devices like" in problem.message) for problem in said] == [("warning", True)]
