@@ -1,9 +1,9 @@
 """One bad device hurts nobody: every misdeed at once beside good devices, and the good ones are scanned in time and lose nothing.
 
 Twenty good devices at 100 ms; then, by reload, a connection for each misdeed of ``tests/peers/hostile.py`` over TCP and RTU
-frames, a port where nobody listens, one that black-holes and one that is slow; or hostile peers of the other protocols. Lateness is measured twice: by the gateway's
-own metrics of the good connections, and from outside by the time that the field put into each answer. How long the gateway had to
-wait for a processor is measured beside it, so that a busy machine fails nothing.
+frames, a port where nobody listens, one that black-holes and one that is slow; or hostile peers of the other protocols. Lateness
+is measured twice: by the gateway's own metrics of the good connections, and from outside by the time that the field put into each
+answer. How long the gateway had to wait for a processor is measured beside it, so that a busy machine fails nothing.
 """
 
 from __future__ import annotations
