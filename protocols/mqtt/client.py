@@ -16,6 +16,7 @@ else may look into. Everything runs in the event loop's thread; no executor is i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import struct
@@ -412,13 +413,28 @@ class MqttSession:
                 self._watch.cancel()
 
     async def _goodbye(self, *, with_will: bool) -> None:
-        """Flush and DISCONNECT; with a will to be published: reason 0x04 (MQTT 5.0, 3.14.2.1), or no DISCONNECT at all."""
+        """Flush and DISCONNECT; with a will to be published: reason 0x04 (MQTT 5.0, 3.14.2.1), or no DISCONNECT at all.
+
+        What is not acknowledged is waited for, for a while: a broker that finds the connection closed when it answers need not read what
+        came after, neither the last messages nor the DISCONNECT.
+        """
         if with_will and not self._v5:
             return
+        end = self._loop.time() + GOODBYE_S
         self._hand_over()
+        if not with_will:
+            await self._answers(until=end)
+        if self.lost.done():
+            return
         reason = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message") if with_will else None
         self._paho.disconnect(reason)
-        await asyncio.wait([self.lost], timeout=GOODBYE_S)
+        await asyncio.wait([self.lost], timeout=max(0.1, end - self._loop.time()))
+
+    async def _answers(self, *, until: float) -> None:
+        """Wait until nothing is unacknowledged, the connection is lost, or it is ``until``."""
+        with contextlib.suppress(TimeoutError, DriverError):
+            async with asyncio.timeout_at(until):
+                await self._until(lambda: not self._acks)
 
     def _connected(self, session_present: bool, properties: Properties | None) -> None:
         self.session_present = session_present
