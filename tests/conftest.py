@@ -6,10 +6,11 @@ count, and ``HOLDFAST_SKIPS_ALLOWED=0`` turns any skip into a failure, so that C
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _skips(reporter: pytest.TerminalReporter) -> Counter[str]:
     reports = reporter.stats.get("skipped", [])
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports if isinstance(report.longrepr, tuple))
+
+
+@pytest.fixture(autouse=True)
+def _logs_stay_as_they_were() -> Iterator[None]:
+    """A command that is run in this process sends logs where its user wants them: not those of the next test."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture
