@@ -71,6 +71,13 @@ def test_nothing_is_swallowed() -> None:
     assert +found == Counter(BROAD)
 
 
+def test_nothing_is_left_over() -> None:
+    """No tool's copy of a file lies beside it."""
+    assert not [
+        str(path.relative_to(ROOT)) for tree in TREES for path in (ROOT / tree).rglob("*") if path.suffix in (".orig", ".rej", ".bak")
+    ]
+
+
 def test_names_say_something() -> None:
     """No class is called Manager, Helper, Util, Base, Data or Info."""
     assert not [(str(path.relative_to(ROOT)), names) for path in sources() if (names := vague_names(ast.parse(path.read_text())))]
