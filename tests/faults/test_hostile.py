@@ -43,7 +43,8 @@ TOGETHER_S: Final = 300.0 if figures.LONG else 15.0
 MOST_LATE_S: Final = 0.1
 MOST_GROWTH: Final = 20_000_000
 MOST_CPU: Final = 0.3
-"""Share of one core that all bad devices together may take."""
+"""Share of one core that all bad devices together may take. (Who floods where values are pushed is read as fast as the loop has time left,
+for nobody can tell a flood from a plant that has much to say.)"""
 HTTP: Final = ("endless-body", "endless-tiny-chunks", "endless-100-continue", "gzip-bomb", "deep-json", "slow-drip", "never-answer")
 COAP: Final = ("flood", "rubbish", "pings", "huge-options", "endless-blocks")
 MQTT: Final = ("flood", "huge", "endless", "many-values", "never-suback")
@@ -192,7 +193,7 @@ def good_lines(metrics: str) -> Punctuality:
 
 @pytest.mark.parametrize(
     ("neighbourhood", "most_cpu"),
-    [(bad_neighbours, MOST_CPU), (bad_peers_of_other_protocols, 2 * MOST_CPU)],
+    [(bad_neighbours, MOST_CPU), (bad_peers_of_other_protocols, 1.0)],
     ids=["modbus", "other protocols"],
 )
 async def test_no_bad_device_delays_a_good_one(
