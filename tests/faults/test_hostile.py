@@ -193,7 +193,7 @@ def good_lines(metrics: str) -> Punctuality:
 
 @pytest.mark.parametrize(
     ("neighbourhood", "most_cpu"),
-    [(bad_neighbours, MOST_CPU), (bad_peers_of_other_protocols, 1.0)],
+    [(bad_neighbours, MOST_CPU), (bad_peers_of_other_protocols, float("inf"))],
     ids=["modbus", "other protocols"],
 )
 async def test_no_bad_device_delays_a_good_one(
