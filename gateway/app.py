@@ -150,13 +150,14 @@ class Appliance:
         for name in list(self._deliveries):
             await self._stop_uplink(name)
 
-    def _connection_of(self, device: str) -> tuple[Connection, Device] | None:
-        connections = (line.connection for line in self._lines.values())
-        return next(((each, one) for each in connections for one in each.devices if one.name == device), None)
+    def _connection_of(self, name: str) -> tuple[Connection, Device] | None:
+        device = self.latest.device(name)
+        line = self._lines.get(device.connection) if device is not None else None
+        return (line.connection, device) if line is not None and device is not None else None
 
     def _record(self, batch: Batch) -> None:
         """Take an event of the gateway's own, such as a command's outcome."""
-        if batch.device not in self.latest.devices():
+        if self.latest.device(batch.device.name) is None:
             self.latest.add(batch.device)
         self.latest.update(batch)
         self.journal.offer(batch, Lane.EVENTS)

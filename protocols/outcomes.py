@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from protocols.clock import Clock
 from protocols.contract import DriverError
-from protocols.model import Command, Kind, Outcome, OutcomeState
+from protocols.model import Command, Device, Kind, Outcome, OutcomeState
 from protocols.options import TagOptions
 from protocols.values import Value, as_float32, value_of
 
@@ -29,6 +29,17 @@ class Stop(Exception):
 
 def refused(detail: str) -> Stop:
     return Stop(OutcomeState.REFUSED, detail)
+
+
+def place_of(devices: Iterable[Device], command: Command) -> tuple[int, int]:
+    """Which of ``devices``, and which slot of it, ``command`` names. Raises Stop."""
+    for at, device in enumerate(devices):
+        if device.name == command.device:
+            for slot, tag in enumerate(device.tags):
+                if tag.name == command.tag:
+                    return at, slot
+            raise refused(f"device {command.device} has no tag {command.tag}")
+    raise refused(f"no device {command.device} on this connection")
 
 
 async def carried_out(

@@ -13,11 +13,11 @@ from protocols.clock import Clock
 from protocols.coap.channel import Channel
 from protocols.coap.message import Message, Option, said
 from protocols.coap.plan import ResourcePlan, write_request
-from protocols.coap.session import CoapSession, Followed, Member
+from protocols.coap.session import CoapSession, Followed
 from protocols.coap.wire import Missed
 from protocols.contract import DriverError
 from protocols.model import SEVERITY_MASK, Batch, Command, Outcome, OutcomeState, Quality
-from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, refused
+from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, place_of, refused
 from protocols.payload import COAP_FORMAT_OF, Format, PayloadTag, encode, format_of_coap
 from protocols.values import Unwritable, Value, raw_of
 
@@ -38,7 +38,8 @@ class Writer:
         return await carried_out(commands, self._run, self.clock, missed=Missed)
 
     async def _run(self, command: Command) -> Result:
-        member, slot = self._place(command)
+        at, slot = place_of((member.plan.device for member in self.session.members), command)
+        member = self.session.members[at]
         tag, resource = member.plan.tags[slot], member.plan.resource_of(slot)
         if not tag.writable:
             raise refused(f"tag {tag.name} is not writable: set writable in the configuration")
@@ -62,15 +63,6 @@ class Writer:
             raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
         _judge(response)
         return await self._look(member.channel, resource, tag, slot, raw)
-
-    def _place(self, command: Command) -> tuple[Member, int]:
-        for member in self.session.members:
-            if member.plan.device.name == command.device:
-                for slot, tag in enumerate(member.plan.device.tags):
-                    if tag.name == command.tag:
-                        return member, slot
-                raise refused(f"device {command.device} has no tag {command.tag}")
-        raise refused(f"no device {command.device} on this connection")
 
     async def _look(self, channel: Channel, resource: ResourcePlan, tag: PayloadTag, slot: int, raw: Value) -> Result:
         """Ask for the resource, and compare what it holds with what it would hold."""

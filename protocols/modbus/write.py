@@ -28,7 +28,7 @@ from protocols.modbus.line import Line, Missed
 from protocols.modbus.plan import DevicePlan, Plan
 from protocols.modbus.wire import Wire
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
-from protocols.outcomes import Stop, carried_out, refused, short
+from protocols.outcomes import Stop, carried_out, place_of, refused, short
 from protocols.values import Unwritable, Value
 
 ILLEGAL_FUNCTION: Final = 1
@@ -57,13 +57,8 @@ class Writer:
 
     def place(self, command: Command) -> tuple[DevicePlan, int]:
         """Device and slot that ``command`` names. Raises Stop."""
-        for device in self.plan.devices:
-            if device.device.name == command.device:
-                for slot, tag in enumerate(device.device.tags):
-                    if tag.name == command.tag:
-                        return device, slot
-                raise refused(f"device {command.device} has no tag {command.tag}")
-        raise refused(f"no device {command.device} on this connection")
+        at, slot = place_of((plan.device for plan in self.plan.devices), command)
+        return self.plan.devices[at], slot
 
 
 class _Attempt:
