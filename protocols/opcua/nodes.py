@@ -103,26 +103,26 @@ def parse_node(text: str) -> Node:
 
 def parse(text: str) -> Place:
     """What ``at`` says. Raises Impossible."""
-    first, *parts = text.split(STEP)
+    first, *parts = (part.strip(" ") for part in text.split(STEP))
     if len(parts) > MAX_STEPS:
         raise Impossible(f"{text!r} goes {len(parts)} steps into a value", f"at most {MAX_STEPS} are possible")
-    node = parse_node(first.strip())
+    node = parse_node(first)
     method = ""
     if parts and parts[-1].endswith("()"):
-        method = parts.pop()[:-2].strip()
+        method = parts.pop()[:-2].rstrip(" ")
         if parts or not method:
             raise Impossible(f"{text!r} names no method of an object", f"write OBJECT{STEP}METHOD()")
     return Place(node, tuple(_step(part, text) for part in parts), method)
 
 
 def _step(part: str, text: str) -> str | int:
-    if match := _ELEMENT.fullmatch(part.strip()):
+    if match := _ELEMENT.fullmatch(part):
         number = int(match[1])
         if number < MAX_ELEMENT:
             return number
-    if not part.strip() or part.strip().startswith("["):
+    if not part or part.startswith("["):
         raise Impossible(f"{text!r}: {part!r} is no step into a value", f"after {STEP.strip()} write a field's name, or [3] for an element")
-    return part.strip()
+    return part
 
 
 def _identifier(text: str, whole: str) -> Identifier:

@@ -1,6 +1,7 @@
 """One campaign: many made-up inputs through one decoder, with its limits on time and memory, and a report that can be repeated.
 
-The seed comes from ``HOLDFAST_SEED`` or is drawn, and is printed. What a decoder may do with an input is for the caller to
+The seed is printed. It comes from ``HOLDFAST_SEED``; else a long campaign draws one, and a short one has always the same, so
+that a test that fails has met a change and not a chance. What a decoder may do with an input is for the caller to
 say: it gets each input in turn and lets through only errors that are documented; whatever else comes out is a failure, which
 is told with the seed, and with the input in hex, made as short as still fails in the same way.
 """
@@ -23,6 +24,7 @@ from tests.faults import figures
 IS_LONG: Final = os.environ.get("HOLDFAST_CAMPAIGN") == "long"
 FRAMES: Final = 1_000_000 if IS_LONG else 100_000
 """Promised for each decoder."""
+SHORT_SEED: Final = 20_261_121
 MOST_GROWTH: Final = 20_000_000
 HUNG_S: Final = 20.0
 """No single input takes so long, on a busy machine either. Most take microseconds."""
@@ -39,8 +41,9 @@ class Hung(Exception):
 
 
 def seed() -> int:
-    """``HOLDFAST_SEED``, or one that is drawn."""
-    return int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(2**32))
+    """``HOLDFAST_SEED``, or one that is drawn where the campaign is long, or SHORT_SEED."""
+    drawn = random.SystemRandom().randrange(2**32) if IS_LONG else SHORT_SEED
+    return int(os.environ.get("HOLDFAST_SEED") or drawn)
 
 
 def frames(ci: int, long: int) -> int:

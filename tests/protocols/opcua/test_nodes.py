@@ -24,6 +24,8 @@ from protocols.opcua.session import distance, following
         ("nsu=urn:x;b=AAE=", Place(Node("urn:x", 0, b"\x00\x01"))),
         ('nsu=urn:x;s="DB1"."x" > Position > [3]', Place(Node("urn:x", 0, '"DB1"."x"'), ("Position", 3))),
         ("nsu=urn:x;s=Pump > Start()", Place(Node("urn:x", 0, "Pump"), (), "Start")),
+        ("nsu=urn:x;s=Pump  >  Start () ", Place(Node("urn:x", 0, "Pump"), (), "Start")),
+        ("i=1 > a >\x1c > b", Place(Node(None, 0, 1), ("a >\x1c", "b"))),
     ],
 )
 def test_what_is_written_is_what_is_meant_and_can_be_written_again(text: str, place: Place) -> None:
