@@ -7,27 +7,35 @@ whose part of the document is unchanged keeps running, with its session, its cur
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from gateway import config, control, links
+from gateway.api.services import Services
+from gateway.audit import Audit
+from gateway.authority import Authority
 from gateway.commands import Gate
 from gateway.config import model
+from gateway.config.api import Api
 from gateway.config.drivers import Drivers, installed
 from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
+from gateway.identity import identity
+from gateway.identity.identity import Identity
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
 from gateway.report import ReportByException
+from gateway.state import State
 from gateway.tasks import cancel
 from gateway.telemetry import metrics
 from gateway.uplink.plain import Plain
@@ -90,8 +98,12 @@ class _FaceParts:
 class Appliance:
     """A running gateway. Made by ``running``."""
 
-    def __init__(self, journal: Journal, folder: Path, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, name: str, journal: Journal, state: State, folder: Path, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup
+    ) -> None:
         self.journal = journal
+        self.state = state
+        self.began = clock.monotonic()
         self.latest = Latest()
         self._report = ReportByException()
         self._folder = folder
@@ -102,13 +114,24 @@ class Appliance:
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
         self._faces: dict[str, _Shown] = {}
+        self._api: _Shown | None = None
         self._site: model.Site | None = None
+        self.audit = Audit(clock)
+        self.identity = Identity(state, clock)
+        self.authority = Authority(state.folder / "authority", name, clock)
+
+    @property
+    def site(self) -> model.Site:
+        """What runs now."""
+        assert self._site is not None, "apply comes first"
+        return self._site
 
     @property
     def statuses(self) -> list[links.Status]:
-        """How each connection, each uplink and each face is, in this order."""
+        """How each connection, each uplink, each face and the API is, in this order."""
         lines = [line.connection.status for line in self._lines.values()]
-        return lines + [one.status for one in self._deliveries.values()] + [one.status for one in self._faces.values()]
+        shown = [*self._faces.values(), *([self._api] if self._api else [])]
+        return lines + [one.status for one in self._deliveries.values()] + [one.status for one in shown]
 
     def connection(self, name: str) -> Connection | None:
         """The running connection of this name."""
@@ -139,10 +162,15 @@ class Appliance:
         for face in site.faces:
             if face.name not in change.faces.unchanged:
                 self._start_face(face, site.gateway)
-        self._site = site
+        before, self._site = self._site, site
+        if before is None or before.api != site.api:
+            await self._stop_api()
+            if site.api is not None:
+                await self._start_api(site.api)
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
+        await self._stop_api()
         for name in list(self._faces):
             await self._stop_face(name)
         for name in list(self._lines):
@@ -204,6 +232,36 @@ class Appliance:
         await cancel(self._faces.pop(name).task)
         log.info("face_stopped", name=name)
 
+    async def _start_api(self, options: Api) -> None:
+        serve = await asyncio.to_thread(importlib.import_module, "gateway.api.serve")  # 20 MB that a gateway without it does not need
+        status = links.Status("api", "api")
+        server = serve.ApiServer(options, self._services(), status)
+        task = self._tasks.create_task(links.keep(server.session, status, clock=self._clock), name="api")
+        self._api = _Shown(status, task)
+
+    async def _stop_api(self) -> None:
+        if self._api is not None:
+            await cancel(self._api.task)
+            self._api = None
+            log.info("api_stopped")
+
+    def _services(self) -> Services:
+        return Services(
+            clock=self._clock,
+            began=self.began,
+            site=lambda: self.site,
+            journal=self.journal,
+            latest=self.latest,
+            state=self.state,
+            audit=self.audit,
+            identity=self.identity,
+            authority=self.authority,
+            commands=self.commands,
+            connection=self.connection,
+            statuses=lambda: self.statuses,
+            scan_stats=lambda: self.scan_stats,
+        )
+
     def _forget_readers(self, keep: set[str]) -> None:
         """Nothing waits any more for uplinks that are not configured, also for those of a document before the last start."""
         for name, lanes in self.journal.ledger().readers.items():
@@ -246,9 +304,13 @@ _MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that i
 _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
+MIGRATIONS: Final = (identity.MIGRATIONS,)
+"""The tables of every part that keeps state."""
+
+
 def _nothing_of(site: model.Site) -> model.Site:
     """What runs before anything does."""
-    return msgspec.structs.replace(site, connections=(), uplinks=(), faces=())
+    return msgspec.structs.replace(site, connections=(), uplinks=(), faces=(), api=None)
 
 
 @asynccontextmanager
@@ -261,9 +323,10 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
     clock = clock or SystemClock()
     folder = config.resolve(site.journal.path, base)
     journal = await Journal.open(site.journal, clock=clock, base=base)
+    state = await State.open(config.resolve(site.state_path, base) if site.state_path else folder / "state", MIGRATIONS, clock)
     try:
         async with asyncio.TaskGroup() as tasks:
-            appliance = Appliance(journal, folder, clock, installed(), tasks)
+            appliance = Appliance(f"{site.gateway.group} {site.gateway.name}", journal, state, folder, clock, installed(), tasks)
 
             def snapshot() -> metrics.Snapshot:
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
@@ -278,4 +341,5 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
                 finally:
                     await appliance.stop()
     finally:
+        await state.close()
         await journal.close()

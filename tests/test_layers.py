@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[1]
-OURS: Final = ("gateway", "protocols", "tui")
+OURS: Final = ("gateway", "holdfast", "protocols", "tui")
 TREES: Final = (*OURS, "tests")
 
 
@@ -31,8 +31,11 @@ class Wall:
 
 
 WALLS: Final = (
-    Wall(inside=("protocols",), shut=("gateway", "tui", "tests")),
+    Wall(inside=("holdfast",), shut=("gateway", "protocols", "tui", "tests")),
+    Wall(inside=("protocols",), shut=("gateway", "holdfast", "tui", "tests")),
     Wall(inside=("gateway",), shut=("tui", "tests")),
+    Wall(inside=("gateway",), shut=("holdfast",), open=("holdfast.shapes", "holdfast.client"), but=("gateway.cli",)),
+    Wall(inside=OURS, shut=("gateway.api",), open=("gateway.api.services",), but=("gateway.api", "gateway.cli")),
     Wall(inside=("tui",), shut=("gateway", "protocols", "tests")),
     Wall(inside=OURS, shut=("gateway.app",), but=("gateway.cli", "gateway.service", "gateway.demo")),
     Wall(inside=OURS, shut=("gateway.cli", "gateway.service"), but=("gateway.cli", "gateway.__main__")),
@@ -61,6 +64,14 @@ KEEPERS: Final[dict[str, tuple[str, ...]]] = {
     "defusedxml": ("protocols.payload", "tests"),
     "snap7": ("protocols.s7", "tests"),
     "zeroconf": ("protocols.discover", "tests"),
+    "litestar": ("gateway.api", "tests"),
+    "uvicorn": ("gateway.api", "tests"),
+    "strawberry": ("gateway.api", "tests"),
+    "argon2": ("gateway.identity", "tests"),
+    "authlib": ("gateway.identity", "tests"),
+    "httpx": ("holdfast", "gateway.identity", "tests"),
+    "websockets": ("holdfast", "tests"),
+    "pyarrow": ("gateway.history", "tests"),
 }
 """Foreign packages that one place hides, and that place."""
 

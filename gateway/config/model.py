@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.config.api import Api, Tenant
 from gateway.config.faces import AnyFace
 from protocols.secret import Secret
 from protocols.tls import Tls
@@ -138,11 +139,20 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     gateway: Gateway
     journal: JournalOptions = JournalOptions()
     telemetry: Telemetry = Telemetry()
+    state_path: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="Folder of what the gateway knows besides readings: users, revisions, certificates; empty: state in the journal's.",
+        ),
+    ] = ""
+    api: Annotated[Api | None, Meta(description="The local API; without it there is none.")] = None
     connections: Annotated[
         tuple[Any, ...], Meta(max_length=10_000, description="Ways to reach field equipment; each one of the drivers' Structs.")
     ] = ()  # Any: the drivers' Structs are known only at run time
     uplinks: Annotated[tuple[Uplink, ...], Meta(max_length=32, description="Who receives the journal's records.")] = ()
     faces: Annotated[tuple[AnyFace, ...], Meta(max_length=32, description="How PLCs and SCADA see the gateway's tags.")] = ()
+    tenants: Annotated[tuple[Tenant, ...], Meta(max_length=256, description="Who shares the gateway and sees a part of it.")] = ()
     outage_budget_s: Annotated[
         float,
         Meta(

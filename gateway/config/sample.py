@@ -30,6 +30,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "ModbusFace.name": "scada",
     "OpcuaFace.name": "mes",
     "FaceUser.name": "operator",
+    "Tenant.name": "machine-builder",
+    "Tenant.devices": ["press-*"],
     "Broker.host": "broker-2.example.com",
     "serial_port": "/dev/ttyS{n}",
     "host": "192.168.10.2{n}",
@@ -98,7 +100,7 @@ class _Writer:
         self.prose(option.meaning or summary(shape), 0)
         self.lines.append(f"{option.key}:")
         for inner in options_of(shape):
-            self.option(inner, shape, 2, live=True)
+            self.option(inner, shape, 2, live=not inner.secret)
 
     def entries(self, option: Option, shapes: list[Shape]) -> None:
         self._said.clear()

@@ -1,0 +1,68 @@
+"""The API as an ASGI application, made from services. Every operation is listed in ``routes``; every rule stands here once."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme, Server
+
+from gateway.api import operation, problems, routes
+from gateway.api.conditional import etags
+from gateway.api.services import Services
+from gateway.api.who import who
+
+BASE: Final = "/api/v1"
+MOST_BODY_BYTES: Final = 1024 * 1024
+"""What needs more says so itself."""
+
+
+def make(services: Services) -> Litestar:
+    """The application. Raises whatever Litestar finds wrong in a declaration."""
+
+    def provide_services() -> Services:
+        return services
+
+    return Litestar(
+        route_handlers=[*routes.AT_ROOT, Router(BASE, route_handlers=list(routes.V1))],
+        dependencies={
+            "services": Provide(provide_services, sync_to_thread=False, use_cache=True),
+            "sight": Provide(operation.sight),
+        },
+        guards=[operation.guard],
+        middleware=[who(services.identity), etags],
+        exception_handlers=problems.HANDLERS,
+        openapi_config=described(),
+        request_max_body_size=MOST_BODY_BYTES,
+        signature_types=[Services],
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+
+
+def described() -> OpenAPIConfig:
+    """What the OpenAPI document says besides the operations."""
+    return OpenAPIConfig(
+        title="Holdfast local API",
+        version=version("holdfast"),
+        description="What people and machines on site ask and change. See docs/reference/api.md for its conventions.",
+        servers=[Server(url="/")],
+        security=[{"bearer": []}, {"session": []}],
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", description="An API token."),
+                "session": SecurityScheme(type="apiKey", security_scheme_in="cookie", name="holdfast_session", description="A session."),
+            }
+        ),
+        render_plugins=[],
+        use_handler_docstrings=True,
+    )
+
+
+def document(app: Litestar) -> dict[str, Any]:  # Any: JSON
+    """The OpenAPI 3.1 document."""
+    return app.openapi_schema.to_schema()

@@ -1,0 +1,13 @@
+"""The operations of the API: one module a resource. Each takes what it is handed, asks a service, and gives a shape."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from litestar.handlers.http_handlers import HTTPRouteHandler
+
+from gateway.api.routes import gateway, health
+
+AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = health.OPERATIONS
+V1: Final[tuple[HTTPRouteHandler, ...]] = (*gateway.OPERATIONS,)
+"""Everything under /api/v1."""

@@ -1,0 +1,151 @@
+"""The API on its port: uvicorn inside the gateway's own loop, TLS 1.3, kept alive by the same link that keeps everything else.
+
+The socket is bound here, because uvicorn ends the process where a port is taken. The client's certificate, if it shows one
+that the gateway's authority (or the site's) has signed, goes with each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway import links
+from gateway.api.app import make
+from gateway.api.services import Services
+from gateway.config.api import Api
+from gateway.tasks import cancel
+from protocols.contract import Misfit, Refused
+
+log = structlog.get_logger("holdfast.api")
+
+STOP_S: Final = 3
+BACKLOG: Final = 128
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the service's."""
+        yield
+
+
+class _Http(HttpToolsProtocol):
+    """Puts the client's certificate (DER) into the state of every request of its connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls else None
+        if certificate:
+            self.app_state = {**self.app_state, "certificate": certificate}
+
+
+class ApiServer:
+    """The API of one gateway. ``session`` is what a link keeps."""
+
+    def __init__(self, options: Api, services: Services, status: links.Status) -> None:
+        self._options = options
+        self._services = services
+        self._status = status
+        self.port = 0
+        """The port that it listens on, while it does."""
+
+    async def session(self, up: links.Up) -> None:
+        """Serve until cancelled. Raises Refused where the address cannot be listened on, Misfit where the certificate cannot be used."""
+        context = await asyncio.to_thread(_context, self._options, self._services)
+        app = make(self._services)
+        with _bound(self._options) as sock:
+            server = _Server(_config(app, context))
+            task = asyncio.create_task(server.serve(sockets=[sock]))
+            try:
+                while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells nobody
+                    await asyncio.sleep(0.01)
+                if task.done():
+                    task.result()
+                    raise Refused("the API did not start: see the log")
+                self.port = sock.getsockname()[1]
+                log.info("api_serving", host=self._options.host, port=self.port)
+                up()
+                await asyncio.shield(task)
+            finally:
+                self.port = 0
+                server.should_exit = True
+                await _ended(task, server)
+
+
+async def _ended(task: asyncio.Task[None], server: _Server) -> None:
+    try:
+        async with asyncio.timeout(2 * STOP_S):
+            await asyncio.shield(task)
+    except TimeoutError:
+        server.force_exit = True
+        await cancel(task)
+
+
+def _config(app: Any, context: ssl.SSLContext) -> uvicorn.Config:  # Any: an ASGI application
+    def given(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        return context
+
+    return uvicorn.Config(
+        app,
+        http=_Http,
+        ws="websockets-sansio",
+        loop="none",
+        lifespan="off",
+        ssl_context_factory=given,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody may say that they come from elsewhere
+        timeout_graceful_shutdown=STOP_S,
+        timeout_keep_alive=20,
+        h11_max_incomplete_event_size=64 * 1024,
+        backlog=BACKLOG,
+    )
+
+
+def _context(options: Api, services: Services) -> ssl.SSLContext:
+    authority = services.authority
+    try:
+        if options.cert_file:
+            chain, key = Path(options.cert_file), Path(options.key_file or options.cert_file)
+        else:
+            chain, key = authority.server_files(options.names)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        password = options.key_password.read() if options.key_password else ""  # never None: OpenSSL would ask on the terminal
+        context.load_cert_chain(chain, key, password=lambda: password)
+        context.load_verify_locations(authority.certificate_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    except (OSError, ssl.SSLError) as error:
+        raise Misfit(f"the API's certificate cannot be used: {error}: check cert_file and key_file of api") from error
+    return context
+
+
+@contextlib.contextmanager
+def _bound(options: Api) -> Iterator[socket.socket]:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Refused(f"the API cannot listen on {options.host}: {error}: check host of api") from error
+    with sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            raise Refused(f"the API cannot listen on {options.host}:{options.port}: {error}: free the port, or set another") from error
+        sock.setblocking(False)
+        yield sock

@@ -1,0 +1,39 @@
+"""What the API is handed: the parts of the gateway that it asks. It makes none of them and starts none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway import links
+from gateway.audit import Audit
+from gateway.authority import Authority
+from gateway.commands import Gate
+from gateway.config import model
+from gateway.connections import Connection
+from gateway.identity.identity import Identity
+from gateway.journal import Journal
+from gateway.latest import Latest
+from gateway.state import State
+from protocols.clock import Clock
+from protocols.model import ScanStats
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    clock: Clock
+    began: float
+    """The clock's monotonic time when the gateway was started."""
+    site: Callable[[], model.Site]
+    """The site that runs now."""
+    journal: Journal
+    latest: Latest
+    state: State
+    audit: Audit
+    identity: Identity
+    authority: Authority
+    commands: Gate
+    connection: Callable[[str], Connection | None]
+    statuses: Callable[[], Sequence[links.Status]]
+    """How each connection, uplink and face is."""
+    scan_stats: Callable[[], Mapping[str, ScanStats]]

@@ -1,0 +1,7 @@
+"""The gateway's own certificate authority: its API's certificate and those of devices and people."""
+
+from __future__ import annotations
+
+from gateway.authority.authority import Authority
+
+__all__ = ["Authority"]

@@ -1,0 +1,37 @@
+"""The Structs of the local API: where it listens, how it is protected, and which tenants share the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocols.options import Host, Name
+from protocols.secret import Secret
+
+Path = Annotated[str, Meta(max_length=4096)]
+
+
+class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The local API (HTTPS, TLS 1.3). Without this section there is none."""
+
+    host: Annotated[Host, Meta(description="Address to listen on; 127.0.0.1 is seen by this machine alone.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes a free one.")] = 8443
+    cert_file: Annotated[Path, Meta(description="PEM file of its certificate (chain); empty: the gateway's own authority issues one.")] = ""
+    key_file: Annotated[Path, Meta(description="PEM file of the certificate's private key; empty: it is in cert_file.")] = ""
+    key_password: Annotated[Secret | None, Meta(description="Where the private key's password lies.")] = None
+    names: Annotated[
+        tuple[Host, ...],
+        Meta(max_length=64, description="Host names and addresses, besides the machine's own, for which the own certificate is good."),
+    ] = ()
+
+
+class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Somebody who shares the gateway and sees a part of its devices, such as the builder of a machine."""
+
+    name: Annotated[Name, Meta(description="Name of the tenant; users and tokens are bound to it.")]
+    devices: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...],
+        Meta(min_length=1, max_length=1000, description="Names of its devices; * stands for any text, ? for any letter."),
+    ]
