@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -26,6 +27,19 @@ def make(services: Services) -> Litestar:
     def provide_services() -> Services:
         return services
 
+    return _assembled(provide_services, [who(services.identity), etags])
+
+
+def unserved() -> Litestar:
+    """The same operations with nothing behind them: for whoever wants to know what they are."""
+
+    def provide_services() -> Services:
+        raise AssertionError("this application serves nobody")
+
+    return _assembled(provide_services, [])
+
+
+def _assembled(provide_services: Callable[[], Services], middleware: Sequence[Any]) -> Litestar:  # Any: Litestar takes many kinds
     return Litestar(
         route_handlers=[*routes.AT_ROOT, Router(BASE, route_handlers=list(routes.V1))],
         dependencies={
@@ -33,7 +47,7 @@ def make(services: Services) -> Litestar:
             "sight": Provide(operation.sight),
         },
         guards=[operation.guard],
-        middleware=[who(services.identity), etags],
+        middleware=middleware,
         exception_handlers=problems.HANDLERS,
         openapi_config=described(),
         request_max_body_size=MOST_BODY_BYTES,
@@ -61,8 +75,3 @@ def described() -> OpenAPIConfig:
         render_plugins=[],
         use_handler_docstrings=True,
     )
-
-
-def document(app: Litestar) -> dict[str, Any]:  # Any: JSON
-    """The OpenAPI 3.1 document."""
-    return app.openapi_schema.to_schema()

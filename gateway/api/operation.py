@@ -51,6 +51,8 @@ PROBLEMS: Final[dict[int, str]] = {
     409: "It does not fit the state of things as they are now.",
     412: "It was decided on a state of things that has changed since (If-Match).",
     413: "It is longer than is taken in one go.",
+    415: "It is of another media type than is taken here.",
+    422: "Its Idempotency-Key was used before, for something else.",
     429: "Too much was asked in too short a time (Retry-After).",
     503: "It cannot be now and may be later (Retry-After).",
 }
@@ -68,12 +70,17 @@ def operation(
     problems: Sequence[int] = (),
     responses: Mapping[int, ResponseSpec] | None = None,
     audited: bool = True,
+    idempotency: bool = True,
     **more: Any,  # Any: Litestar's own options
 ) -> _Declare:
     """Declare a handler. ``id`` is for ever: clients are generated from it. ``problems`` are statuses it may answer, besides those
-    that every operation may. ``audited`` False is for writes that change nothing (a question that needs a body)."""
+    that every operation may. ``audited`` False is for writes that change nothing (a question that needs a body). ``idempotency``
+    False is for answers that hold a secret, or are long: they are not kept to be given again (see ``idempotency.py``)."""
     assert (permission is None) == (reach is Reach.PUBLIC), f"{id}: what is public needs no permission, everything else does"
-    may_answer = {400, 429, 503, *problems} | ({401, 403} if permission is not None else set())
+    may_answer = {400, 429, 503, *problems, *((401, 403) if permission is not None else ())}
+    may_answer |= {404} if "{" in path else set()
+    may_answer |= {413, 415} if method != "GET" else set()
+    may_answer |= {409, 422} if method != "GET" and idempotency else set()
     said = {each: ResponseSpec(ProblemDetails, description=PROBLEMS[each], generate_examples=False) for each in sorted(may_answer)}
     return litestar.route(
         path,
@@ -82,7 +89,12 @@ def operation(
         status_code=status,
         tags=[tag],
         responses={**said, **(responses or {})},
-        opt={"permission": permission, "reach": reach, "audited": audited and method not in ("GET", "HEAD")},
+        opt={
+            "permission": permission,
+            "reach": reach,
+            "audited": audited and method != "GET",
+            "idempotency": idempotency and method != "GET",
+        },
         security=None if permission is not None else [{}],
         **more,
     )
