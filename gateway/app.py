@@ -38,10 +38,13 @@ from gateway.report import ReportByException
 from gateway.state import State
 from gateway.tasks import cancel
 from gateway.telemetry import metrics
+from gateway.telemetry.clock_state import ClockState
 from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
+from gateway.verification import Verification
 from protocols.clock import Clock, SystemClock
 from protocols.model import Batch, Device, ScanStats
+from protocols.templates.library import own as templates
 
 log = structlog.get_logger("holdfast.app")
 
@@ -81,6 +84,7 @@ class _Parts:
     reader: Reader
     latest: Latest
     clock: Clock
+    clock_state: ClockState
     status: links.Status
 
 
@@ -104,13 +108,14 @@ class Appliance:
         self.journal = journal
         self.state = state
         self.began = clock.monotonic()
+        self.clock_state = ClockState(clock)
         self.latest = Latest()
         self._report = ReportByException()
         self._folder = folder
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
-        self.commands = Gate(self._connection_of, self._record, clock)
+        self.commands = Gate(self._connection_of, self.record, clock)
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
         self._faces: dict[str, _Shown] = {}
@@ -118,6 +123,7 @@ class Appliance:
         self._site: model.Site | None = None
         self.audit = Audit(clock)
         self.identity = Identity(state, clock)
+        self.verification = Verification(journal, clock, tasks)
         self.authority = Authority(state.folder / "authority", name, clock)
 
     @property
@@ -170,6 +176,7 @@ class Appliance:
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
+        await self.verification.stop()
         await self._stop_api()
         for name in list(self._faces):
             await self._stop_face(name)
@@ -183,7 +190,7 @@ class Appliance:
         line = self._lines.get(device.connection) if device is not None else None
         return (line.connection, device) if line is not None and device is not None else None
 
-    def _record(self, batch: Batch) -> None:
+    def record(self, batch: Batch) -> None:
         """Take an event of the gateway's own, such as a command's outcome."""
         if self.latest.device(batch.device.name) is None:
             self.latest.add(batch.device)
@@ -211,7 +218,9 @@ class Appliance:
 
     def _start_uplink(self, options: model.Uplink, gateway: model.Gateway) -> None:
         status = links.Status("uplink", options.name)
-        parts = _Parts(self._folder, gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, status)
+        parts = _Parts(
+            self._folder, gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, self.clock_state, status
+        )
         session = _UPLINKS[type(options)](options, parts)
         task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"uplink {options.name}")
         self._deliveries[options.name] = _Delivery(options, status, task)
@@ -258,8 +267,11 @@ class Appliance:
             authority=self.authority,
             commands=self.commands,
             connection=self.connection,
+            clock_state=self.clock_state,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
+            verification=self.verification,
+            templates=templates,
         )
 
     def _forget_readers(self, keep: set[str]) -> None:
@@ -277,13 +289,15 @@ def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session
         made_of.reader,
         made_of.latest,
         clock=made_of.clock,
+        clock_state=made_of.clock_state,
         status=made_of.status,
         bdseq_file=made_of.folder / f"bdseq.{options.name}",
     ).session
 
 
 def _plain(options: model.PlainMqttUplink, made_of: _Parts) -> links.Session:
-    return Plain(options, made_of.gateway, made_of.reader, clock=made_of.clock, status=made_of.status).session
+    made = Plain(options, made_of.gateway, made_of.reader, clock=made_of.clock, clock_state=made_of.clock_state, status=made_of.status)
+    return made.session
 
 
 _MakeUplink = Callable[[Any, _Parts], links.Session]  # Any: the Struct that is its key in the table
@@ -329,9 +343,10 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
             appliance = Appliance(f"{site.gateway.group} {site.gateway.name}", journal, state, folder, clock, installed(), tasks)
 
             def snapshot() -> metrics.Snapshot:
-                return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger())
+                return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger(), appliance.clock_state.now)
 
             async with (
+                appliance.clock_state.watched(appliance.record),
                 control.serving(journal, folder, appliance.connection, clock),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):

@@ -15,8 +15,11 @@ from gateway.identity.identity import Identity
 from gateway.journal import Journal
 from gateway.latest import Latest
 from gateway.state import State
+from gateway.telemetry.clock_state import ClockState
+from gateway.verification import Verification
 from protocols.clock import Clock
 from protocols.model import ScanStats
+from protocols.templates.library import Library
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,10 @@ class Services:
     authority: Authority
     commands: Gate
     connection: Callable[[str], Connection | None]
+    clock_state: ClockState
     statuses: Callable[[], Sequence[links.Status]]
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]
+    verification: Verification
+    templates: Callable[[], Library]
+    """The device templates; to make it takes a while the first time: not in the loop."""

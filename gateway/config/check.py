@@ -20,7 +20,7 @@ from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
 from gateway.config.explain import did_you_mean, fields_of
 from gateway.config.faces import OpcuaFace, networks
-from gateway.config.model import COMMANDS, MqttUplink, PlainMqttUplink, Site, SparkplugUplink
+from gateway.config.model import CLOCK, COMMANDS, MqttUplink, PlainMqttUplink, Site, SparkplugUplink
 from gateway.config.register_map import problems as register_problems
 from protocols.contract import Driver, Problem
 from protocols.model import Device
@@ -148,6 +148,10 @@ def _names(site: Site) -> Iterator[Problem]:
     for path, device in _devices(site):
         if device.name == COMMANDS:
             yield error((*path, "name"), f"{COMMANDS} is what outcomes of commands are recorded under", "give the device another name")
+        if device.name == CLOCK:
+            yield error(
+                (*path, "name"), f"{CLOCK} is what changes of the gateway's clock are recorded under", "give the device another name"
+            )
         tags = [((*path, "tags", at, "name"), tag.name) for at, tag in enumerate(getattr(device, "tags", ()))]
         yield from _unique("tag", tags, where=" in this device")
 

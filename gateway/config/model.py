@@ -19,6 +19,8 @@ from protocols.tls import Tls
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}(?!\n)$"
 COMMANDS: Final = "_commands"
 """The device under which outcomes of commands are recorded; no other may have its name."""
+CLOCK: Final = "_clock"
+"""The device under which changes of the gateway's own clock are recorded; no other may have its name."""
 MAX_AGE_S = 100 * 365 * 86400.0
 Name = Annotated[
     str,

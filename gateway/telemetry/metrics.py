@@ -8,6 +8,7 @@ kind of thing that is told of; the reference page is made from them.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 from gateway.journal import LaneLedger, Ledger, ReaderLane
 from gateway.links import State, Status
 from gateway.tasks import cancel
+from gateway.telemetry.clock_state import ClockNow, Word
 from protocols.clock import Clock
 from protocols.model import LATENESS_BUCKETS_S, ScanStats
 
@@ -109,6 +111,24 @@ READERS: Final[tuple[_Told[ReaderLane], ...]] = (
     ),
     _Told(GAUGE, "holdfast_uplink_untold", "Records lost for this uplink, which it has not been told of", lambda reader: reader.untold),
 )
+CLOCK: Final[tuple[_Told[ClockNow], ...]] = (
+    _Told(
+        GAUGE,
+        "holdfast_clock_synchronised",
+        "1 while the kernel calls its clock synchronised",
+        lambda now: float(now.synchronised or False),
+    ),
+    _Told(
+        GAUGE, "holdfast_clock_known", "1 while the kernel can be asked about its clock", lambda now: float(now.word is not Word.UNKNOWN)
+    ),
+    _Told(
+        GAUGE,
+        "holdfast_clock_max_error_seconds",
+        "Most that the clock can be off; NaN while it is not synchronised",
+        lambda now: math.nan if now.maximum_error_us is None else now.maximum_error_us / 1e6,
+    ),
+    _Told(COUNTER, "holdfast_clock_steps", "Times the clock was set since the gateway started", lambda now: now.steps),
+)
 
 
 @dataclass(frozen=True)
@@ -119,11 +139,12 @@ class Snapshot:
     scans: dict[str, ScanStats]
     """By connection."""
     ledger: Ledger
+    clock: ClockNow | None = None
 
 
-def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger) -> Snapshot:
+def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger, clock: ClockNow | None = None) -> Snapshot:
     """A copy that the loop will not change any more."""
-    return Snapshot(tuple(_copied(link) for link in links), dict(scans), ledger)
+    return Snapshot(tuple(_copied(link) for link in links), dict(scans), ledger, clock)
 
 
 def _copied(link: Status) -> Status:
@@ -141,6 +162,7 @@ def render(shot: Snapshot) -> Iterator[Metric]:
     yield from _families(JOURNAL, (), {(): shot.ledger})
     yield from _families(LANES, ("lane",), {(lane,): ledger for lane, ledger in shot.ledger.lanes.items()})
     yield from _families(READERS, ("uplink", "lane"), readers)
+    yield from _families(CLOCK, (), {(): shot.clock} if shot.clock else {})
 
 
 def _families(table: Iterable[_Told[T]], labels: tuple[str, ...], things: _Things[T]) -> Iterator[Metric]:

@@ -83,6 +83,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Sum modulo 2^64 of :func:`digest` of each payload, 16 hex digits; the order of messages does not matter."""
     lost: Annotated[tuple[LostSpan, ...], Meta(max_length=MAX_LOST_SPANS)] = ()
     historical: bool = False
+    clock: Annotated[str, Meta(max_length=32)] = "unknown"
+    """How the gateway's clock was when the window was sent: ``synchronised``, ``unsynchronised``, ``wrong`` or ``unknown``."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):

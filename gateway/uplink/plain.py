@@ -19,6 +19,7 @@ import msgspec
 from gateway.config.model import Broker, Gateway, PlainMqttUplink
 from gateway.journal.record import Lane, Lost, Record
 from gateway.links import Status
+from gateway.telemetry.clock_state import ClockState
 from gateway.uplink.feed import Feed, Portion, Reader
 from gateway.uplink.identity import client_id
 from gateway.uplink.mark import LostSpan
@@ -36,12 +37,22 @@ TOPIC_ROOM: Final = 16
 class Plain:
     """One plain MQTT uplink. ``session`` is what ``links.keep`` runs again and again."""
 
-    def __init__(self, options: PlainMqttUplink, gateway: Gateway, reader: Reader, clock: Clock, status: Status) -> None:
+    def __init__(
+        self,
+        options: PlainMqttUplink,
+        gateway: Gateway,
+        reader: Reader,
+        clock: Clock,
+        status: Status,
+        *,
+        clock_state: ClockState | None = None,
+    ) -> None:
         self._options = options
         self._gateway = gateway
         self._status = status
         self._feed = Feed(reader, clock=clock, backfill_share=options.backfill_share, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
-        self._writer = Writer(options.payload, gateway)
+        state = clock_state or ClockState(clock)
+        self._writer = Writer(options.payload, gateway, lambda: state.now.word)
         self._template = _template(options)
         self._topics: dict[tuple[str, str], str] = {}
         self._limit: int | None = None

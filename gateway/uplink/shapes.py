@@ -7,7 +7,7 @@ quality is null (left out for ThingsBoard) and its quality is told. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from gateway import readable
 from gateway.config.model import Gateway
 from gateway.journal.record import Record
+from gateway.telemetry.clock_state import Word
 from gateway.uplink.mark import LostSpan
 from protocols.model import Batch, Device, Tag
 
@@ -39,9 +40,11 @@ def topic_of(template: str, gateway: Gateway, connection: str, device: str) -> s
 class Writer:
     """Writes the records of one gateway in one shape. It keeps the names that belong to a set of slots, ready as JSON."""
 
-    def __init__(self, shape: str, gateway: Gateway) -> None:
+    def __init__(self, shape: str, gateway: Gateway, clock: Callable[[], Word] = lambda: Word.SYNCHRONISED) -> None:
+        """``clock`` says how the gateway's clock is now."""
         self._write = {"columns": self._columns, "tags": self._tags, "thingsboard": self._thingsboard}[shape]
         self._gateway = gateway
+        self._clock = clock
         self._encoder = msgspec.json.Encoder()
         self._known_names: dict[tuple[int, bytes], tuple[Device, msgspec.Raw]] = {}
 
@@ -81,6 +84,8 @@ class Writer:
             head["device_lost"] = True
         if part[1] > 1:
             head["part"], head["parts"] = part
+        if (clock := self._clock()) is not Word.SYNCHRONISED:
+            head["clock"] = clock.value
         if lost:
             head["lost"] = lost
         return head

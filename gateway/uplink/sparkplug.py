@@ -30,6 +30,7 @@ from gateway.config.model import Broker, Gateway, SparkplugUplink
 from gateway.journal.record import Lane, Record
 from gateway.links import Status
 from gateway.tasks import first_to_end
+from gateway.telemetry.clock_state import ClockState
 from gateway.uplink.bdseq import BdSeq
 from gateway.uplink.confirm import Confirmations
 from gateway.uplink.feed import Feed, Portion, Reader
@@ -37,7 +38,7 @@ from gateway.uplink.identity import client_id
 from gateway.uplink.mark import MAX_STAMPED, Mark, Stamp, Tally, ack_topic, decode_ack, encode, encode_stamp, lost_spans
 from protocols.clock import Clock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
-from protocols.model import Batch, Device, Kind, Tag
+from protocols.model import Batch, Device, Kind, Quality, Tag
 from protocols.mqtt.client import Message, MqttSession, Rejected, Will, connect
 from protocols.sparkplug.host import PrimaryHost, Word
 from protocols.sparkplug.payload import COMMAND_LIMITS, Malformed, decode
@@ -70,8 +71,12 @@ NODE_TAGS: Final = (
     Tag(name="Holdfast/Pending", kind=Kind.INT64),
     Tag(name="Holdfast/Delivered", kind=Kind.INT64),
     Tag(name="Holdfast/Dropped", kind=Kind.INT64),
+    Tag(name="Clock/Synchronised", kind=Kind.BOOL),
+    Tag(name="Clock/Error us", kind=Kind.INT64, unit="us"),
 )
-"""What the edge node tells of itself: records of this uplink that wait, were confirmed, can never be delivered."""
+"""What the edge node tells of itself: records of this uplink that wait, were confirmed, can never be delivered; how its clock is.
+
+``Clock/Synchronised`` is null where the kernel cannot say, ``Clock/Error us`` (the most it can be off) while it is not synchronised."""
 
 
 class LatestValues(Protocol):
@@ -94,12 +99,14 @@ class Sparkplug:
         *,
         clock: Clock,
         status: Status,
+        clock_state: ClockState | None = None,
         bdseq_file: Path | None = None,
     ) -> None:
         self.options = options
         self.gateway = gateway
         self.latest = latest
         self.clock = clock
+        self.clock_state = clock_state or ClockState(clock)
         self.status = status
         self.node = EdgeNode(gateway.group, gateway.name, NODE_TAGS)
         self.host = PrimaryHost(options.primary_host) if options.primary_host else None
@@ -159,6 +166,7 @@ class _Connection:
         self._said: set[str] = set()
         self._births_at: dict[str, float] = {}
         self._figures: tuple[int, int, int] = (0, 0, 0)
+        self._clock_told = uplink.clock_state.now.rough
         self._heard: dict[str, float] = {}
         """When a device that should not be alive last had something to say; monotonic seconds."""
         limit = min(MESSAGE_BYTES, mqtt.max_packet_bytes or MESSAGE_BYTES)
@@ -266,7 +274,8 @@ class _Connection:
             self._born = True
             now_ns = self._clock.time_ns()
             self._figures = self._count()
-            self._say(self._node.nbirth([self._own_text(now_ns), self._own_figures(now_ns)], now_ns))
+            self._clock_told = self._uplink.clock_state.now.rough
+            self._say(self._node.nbirth([self._own_text(now_ns), self._own_figures(now_ns), *self._own_clock(now_ns)], now_ns))
             for device in self._uplink.latest.devices():
                 if not self._uplink.latest.is_lost(device):
                     self._give_birth([device], device)
@@ -328,12 +337,18 @@ class _Connection:
     async def _tell_of_itself(self) -> None:
         while True:
             await self._clock.sleep_until(self._clock.monotonic() + NODE_EVERY_S)
-            figures = self._count()
-            if figures != self._figures:
-                self._figures = figures
+            now_ns = self._clock.time_ns()
+            told = self._news(now_ns)
+            if told:
                 async with self._speaking:
-                    now_ns = self._clock.time_ns()
-                    self._say(self._node.ndata([self._own_figures(now_ns)], now_ns))
+                    self._say(self._node.ndata(told, now_ns))
+
+    def _news(self, now_ns: int) -> list[Batch]:
+        """What has changed of the node's own metrics since they were told."""
+        figures, self._figures = self._figures, self._count()
+        rough, self._clock_told = self._clock_told, self._uplink.clock_state.now.rough
+        told = [self._own_figures(now_ns)] if figures != self._figures else []
+        return told + (self._own_clock(now_ns) if rough != self._clock_told else [])
 
     def _count(self) -> tuple[int, int, int]:
         """Records pending, delivered, dropped."""
@@ -345,6 +360,11 @@ class _Connection:
 
     def _own_text(self, now_ns: int) -> Batch:
         return _good(self._node.device, [0], np.array([version("holdfast")], dtype=np.object_), now_ns)
+
+    def _own_clock(self, now_ns: int) -> list[Batch]:
+        now = self._uplink.clock_state.now
+        synchronised = _one(self._node.device, 4, now.synchronised, np.zeros(1, dtype=np.bool_), now_ns)
+        return [synchronised, _one(self._node.device, 5, now.maximum_error_us, np.zeros(1, dtype=np.int64), now_ns)]
 
     # ---- data
 
@@ -388,6 +408,7 @@ class _Connection:
             digest=tally.digest,
             lost=lost_spans(portion.entries),
             historical=portion.historical,
+            clock=self._uplink.clock_state.now.word.value,
         )
 
     def _send_device(self, name: str, records: Sequence[Record], letter: _Letter, historical: bool) -> None:
@@ -472,6 +493,13 @@ class _Letter:
 def _good(device: Device, slots: list[int], value: NDArray[Any], time_ns: int) -> Batch:  # Any: see Batch.value
     count = len(slots)
     return Batch(device, np.array(slots, np.uint32), value, np.zeros(count, np.uint32), np.full(count, time_ns, np.int64))
+
+
+def _one(device: Device, slot: int, value: float | None, column: NDArray[Any], time_ns: int) -> Batch:  # Any: see Batch.value
+    """One value, or its absence where nobody knows it."""
+    column[0] = value or 0
+    quality = Quality.GOOD if value is not None else Quality.BAD_NOT_SUPPORTED
+    return Batch(device, np.array([slot], np.uint32), column, np.array([quality], np.uint32), np.array([time_ns], np.int64))
 
 
 def _cut(batch: Batch, parts: int) -> list[Batch]:

@@ -47,7 +47,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from gateway.commands import Gate
 from gateway.config.faces import OpcuaFace, networks
-from gateway.config.model import COMMANDS, Gateway
+from gateway.config.model import CLOCK, COMMANDS, Gateway
 from gateway.faces.opcua.nodes import Nodes, standard_nodes
 from gateway.faces.opcua.numbers import moment, named, standard, status
 from gateway.faces.opcua.sessions import MOST_OPERATIONS, Desk, Session
@@ -582,7 +582,7 @@ async def session(
     name = application(gateway.group, gateway.name, face.name)
     identity = await asyncio.to_thread(_identity, face, name, clock.time_ns())
     tree = Tree()
-    for count, _ in enumerate(grow(tree, gateway.name, [each for each in latest.devices() if each.name != COMMANDS])):
+    for count, _ in enumerate(grow(tree, gateway.name, [each for each in latest.devices() if each.name not in (COMMANDS, CLOCK)])):
         if count % GROWN_AT_ONCE == 0:
             await asyncio.sleep(0)
     readings = Readings(latest, clock)
