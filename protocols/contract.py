@@ -132,6 +132,16 @@ class Proven(Protocol):
     def proven(self) -> bool: ...
 
 
+@runtime_checkable
+class Loaded(Protocol):
+    """A session that knows how much of its line's time its plan takes. Optional."""
+
+    @property
+    def load(self) -> float | None:
+        """The share, 1 is all of it; None where only the network could tell."""
+        ...
+
+
 class Driver(Protocol):
     """A protocol. Everything but ``open`` and ``probe`` is pure and touches no network."""
 

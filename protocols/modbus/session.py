@@ -13,6 +13,7 @@ from typing import Final
 
 from protocols.clock import Clock
 from protocols.contract import DriverError, Unreachable
+from protocols.modbus.check import is_paced
 from protocols.modbus.config import AnyConnection, ModbusTcp, ModbusTls, Network
 from protocols.modbus.frames import EXCEPTIONS, Request, is_exception
 from protocols.modbus.line import Line, Missed
@@ -60,6 +61,9 @@ NOBODY_THERE: Final = (10, 11)
 class ModbusSession:
     """See the driver contract."""
 
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
+
     def __init__(self, options: AnyConnection, plan: Plan, line: Line, clock: Clock, stats: ScanStats) -> None:
         self._findings: list[str] = []
         self._options = options
@@ -80,6 +84,11 @@ class ModbusSession:
     def findings(self) -> list[str]:
         """Said once each; whoever reads them clears the list. Beyond MAX_FINDINGS nothing is kept."""
         return self._findings
+
+    @property
+    def load(self) -> float | None:
+        """See :class:`protocols.contract.Loaded`."""
+        return sum(device.load() for device in self._plan.devices) if is_paced(self._options) else None
 
     async def batches(self) -> AsyncIterator[Batch]:
         self._schedule = self._fill(self._clock.monotonic())

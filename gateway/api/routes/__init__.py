@@ -6,8 +6,17 @@ from typing import Final
 
 from litestar.handlers.http_handlers import HTTPRouteHandler
 
-from gateway.api.routes import gateway, health
+from gateway.api.routes import connections, devices, faces, gateway, health, journal, templates, uplinks, values
 
 AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = health.OPERATIONS
-V1: Final[tuple[HTTPRouteHandler, ...]] = (*gateway.OPERATIONS,)
+V1: Final[tuple[HTTPRouteHandler, ...]] = (
+    *gateway.OPERATIONS,
+    *connections.OPERATIONS,
+    *devices.OPERATIONS,
+    *values.OPERATIONS,
+    *uplinks.OPERATIONS,
+    *faces.OPERATIONS,
+    *journal.OPERATIONS,
+    *templates.OPERATIONS,
+)
 """Everything under /api/v1."""
