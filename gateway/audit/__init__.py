@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.audit.audit import Audit, Entry
+from gateway.audit.audit import Audit
+from gateway.audit.chain import Entry
 
 __all__ = ["Audit", "Entry"]
