@@ -121,7 +121,7 @@ class Appliance:
         self._faces: dict[str, _Shown] = {}
         self._api: _Shown | None = None
         self._site: model.Site | None = None
-        self.audit = Audit(clock)
+        self.audit = Audit(clock, state.folder / "audit")
         self.identity = Identity(state, clock)
         self.verification = Verification(journal, clock, tasks)
         self.authority = Authority(state.folder / "authority", name, clock)
@@ -151,6 +151,7 @@ class Appliance:
 
     async def apply(self, site: model.Site) -> None:
         """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
+        self.audit.bound(site.audit)
         change = config.compare(self._site or _nothing_of(site), site)
         for name in (*change.faces.removed, *change.faces.changed):
             await self._stop_face(name)
@@ -346,6 +347,7 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger(), appliance.clock_state.now)
 
             async with (
+                appliance.audit.kept(),
                 appliance.clock_state.watched(appliance.record),
                 control.serving(journal, folder, appliance.connection, clock),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),

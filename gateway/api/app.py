@@ -12,6 +12,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Server
 
 from gateway.api import operation, problems, routes
+from gateway.api.audited import audited
 from gateway.api.conditional import etags
 from gateway.api.services import Services
 from gateway.api.who import who
@@ -27,7 +28,7 @@ def make(services: Services) -> Litestar:
     def provide_services() -> Services:
         return services
 
-    return _assembled(provide_services, [who(services.identity), etags])
+    return _assembled(provide_services, [audited(services.audit), who(services.identity), etags])
 
 
 def unserved() -> Litestar:

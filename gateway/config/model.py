@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.config.api import Api, Tenant
+from gateway.config.audit import AuditOptions
 from gateway.config.faces import AnyFace
 from protocols.secret import Secret
 from protocols.tls import Tls
@@ -155,6 +156,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     uplinks: Annotated[tuple[Uplink, ...], Meta(max_length=32, description="Who receives the journal's records.")] = ()
     faces: Annotated[tuple[AnyFace, ...], Meta(max_length=32, description="How PLCs and SCADA see the gateway's tags.")] = ()
     tenants: Annotated[tuple[Tenant, ...], Meta(max_length=256, description="Who shares the gateway and sees a part of it.")] = ()
+    audit: Annotated[AuditOptions, Meta(description="How much of the audit log is kept.")] = AuditOptions()
     outage_budget_s: Annotated[
         float,
         Meta(
