@@ -115,7 +115,8 @@ class Session(Protocol):
     async def write(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """Carry out commands, ahead of reads, and read each back: one outcome for each command, in order.
 
-        Never raises for a single command; raises Unreachable when the connection is gone.
+        Never raises for a single command; raises Unreachable when the connection is gone. How far each has got may be told
+        meanwhile: see ``protocols/steps.py``.
         """
         ...
 

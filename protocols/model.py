@@ -222,10 +222,11 @@ class OutcomeState(StrEnum):
     MISMATCH = "mismatch"
     """Acknowledged, but what was read back differs (a clamped or ignored value)."""
     REFUSED = "refused"
-    """Not sent, or the device said no."""
+    """A driver says: not sent, or the device said no. The gateway says it of what was never sent alone: a device's no ends as failed."""
     EXPIRED = "expired"
+    """Not sent, for its deadline had passed."""
     FAILED = "failed"
-    """Sent or not, nobody can say what became of it."""
+    """It did not come about: nothing could be sent, or the device said no (``by_device``), or nobody can say what became of it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +237,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int
     detail: str = ""
     read_back: bool | int | float | str | bytes | None = None
+    by_device: bool = False
+    """FAILED because the device itself said no: nothing has changed."""
 
 
 LATENESS_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)

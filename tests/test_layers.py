@@ -91,6 +91,7 @@ OWN_TIME: Final[dict[str, str]] = {}
 SHARED_PROTOCOL_MODULES: Final = {
     "model",
     "outcomes",
+    "steps",
     "turns",
     "contract",
     "clock",

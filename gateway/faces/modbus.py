@@ -189,6 +189,8 @@ class Registers:
 
 
 def _code_of(outcome: Outcome) -> int:
+    if outcome.by_device:
+        return ILLEGAL_VALUE
     return {OutcomeState.REFUSED: ILLEGAL_VALUE, OutcomeState.EXPIRED: NO_RESPONSE, OutcomeState.FAILED: NO_RESPONSE}.get(
         outcome.state, DEVICE_FAILURE
     )

@@ -115,6 +115,9 @@ class Member:
 class CoapSession:
     """See the driver contract."""
 
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
+
     def __init__(self, options: Coap, plan: Plan, channels: Sequence[Channel], clock: Clock, stats: ScanStats) -> None:
         self._options, self._clock, self._stats = options, clock, stats
         self._findings: list[str] = []

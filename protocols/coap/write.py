@@ -19,6 +19,7 @@ from protocols.contract import DriverError
 from protocols.model import SEVERITY_MASK, Batch, Command, Outcome, OutcomeState, Quality
 from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, place_of, refused
 from protocols.payload import COAP_FORMAT_OF, Format, PayloadTag, encode, format_of_coap
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value, raw_of
 
 
@@ -55,6 +56,7 @@ class Writer:
             """Asked at the last moment before the request goes out."""
             if self.clock.time_ns() >= command.deadline_ns:
                 raise _Expired
+            tell(Step.SENT)
 
         request = write_request(resource.options, payload, COAP_FORMAT_OF.get(form, 0))
         try:
@@ -62,6 +64,7 @@ class Writer:
         except _Expired:
             raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
         _judge(response)
+        tell(Step.ACKNOWLEDGED)
         return await self._look(member.channel, resource, tag, slot, raw)
 
     async def _look(self, channel: Channel, resource: ResourcePlan, tag: PayloadTag, slot: int, raw: Value) -> Result:

@@ -70,6 +70,9 @@ class _Known:
 class HttpSession:
     """See the driver contract."""
 
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
+
     def __init__(self, options: Http, plan: Plan, client: Client, clock: Clock, stats: ScanStats) -> None:
         self._options, self._plan, self._client, self._clock, self._stats = options, plan, client, clock, stats
         self._findings: list[str] = []

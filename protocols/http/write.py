@@ -21,6 +21,7 @@ from protocols.model import Command, Outcome, OutcomeState, Quality
 from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, compared, refused
 from protocols.payload import MEDIA_TYPE_OF, Decoder, Format, PayloadOptions, encode
 from protocols.payload.writing import MARK, as_text
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value, raw_of
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -79,6 +80,7 @@ class Writer:
         def in_time() -> None:
             if self.clock.time_ns() >= command.deadline_ns:
                 raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent")
+            tell(Step.SENT)
 
         await self._send(said, device, request, in_time)
         return await self._look(raw, device, slot, request)
@@ -105,6 +107,7 @@ class Writer:
         )
         request.kept = None  # what was read before may not be compared with any more
         _judge(answer)
+        tell(Step.ACKNOWLEDGED)
 
     async def _look(self, raw: Value, device: DevicePlan, slot: int, request: RequestPlan) -> Result:
         """Read the tag, and compare what it is with what it should be."""

@@ -29,6 +29,7 @@ from protocols.modbus.plan import DevicePlan, Plan
 from protocols.modbus.wire import Wire
 from protocols.model import Command, Kind, Outcome, OutcomeState, Quality
 from protocols.outcomes import Stop, carried_out, place_of, refused, short
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value
 
 ILLEGAL_FUNCTION: Final = 1
@@ -130,12 +131,13 @@ class _Attempt:
 
     async def _put(self, pdu: bytes) -> int | None:
         """Send a write. The exception code, or None where it was acknowledged."""
-        answer = await self._ask(write_request(self._device.options.unit_id, pdu, self._device.options.request_delay_s))
+        request = write_request(self._device.options.unit_id, pdu, self._device.options.request_delay_s)
+        answer = await self._ask(request, self._last_moment)
         return answer[1] if is_exception(answer) else None
 
-    async def _ask(self, request: Request) -> bytes:
+    async def _ask(self, request: Request, before: Callable[[], None] | None = None) -> bytes:
         try:
-            return await self._line.ask(request, urgent=True, before=self._in_time)
+            return await self._line.ask(request, urgent=True, before=before or self._in_time)
         except _Expired:
             raise Stop(OutcomeState.EXPIRED, "the deadline had passed before it could be sent") from None
 
@@ -144,10 +146,15 @@ class _Attempt:
         if self._clock.time_ns() >= self._command.deadline_ns:
             raise _Expired
 
+    def _last_moment(self) -> None:
+        self._in_time()
+        tell(Step.SENT)
+
     def _judge(self, code: int | None) -> None:
         if code is not None:
             words = EXCEPTIONS.get(code, "unknown exception")
             raise refused(f"the device refused: exception {code}, {words}")
+        tell(Step.ACKNOWLEDGED)
 
     async def _read(self) -> bytes:
         device = self._device

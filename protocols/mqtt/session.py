@@ -50,6 +50,8 @@ class Session:
 
     proven = True
     """The broker took the subscriptions."""
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
 
     def __init__(self, options: Mqtt, plan: Plan, mqtt: MqttSession, clock: Clock) -> None:
         self.stats = ScanStats()

@@ -20,6 +20,7 @@ from protocols.mqtt.topics import filled, topic_trouble
 from protocols.outcomes import UNKNOWN, Result, Stop, carried_out, refused
 from protocols.payload import encode
 from protocols.payload.edge import command_payload
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value, is_same, raw_of, value_of
 
 UNSEEN: Final = "the broker took it; what the device did nobody can say (set verify if it tells the value again)"
@@ -108,7 +109,9 @@ class Writer:
     async def _publish(self, topic: str, payload: bytes) -> None:
         try:
             async with asyncio.timeout(self._options.timeout_s):
+                tell(Step.SENT)
                 await (await self._mqtt.publish1(topic, payload))
+                tell(Step.ACKNOWLEDGED)
         except Rejected as rejection:
             raise refused(str(rejection)) from None
         except TimeoutError:

@@ -87,6 +87,9 @@ class _Refresh:
 class OpcUaSession:
     """See the driver contract."""
 
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
+
     def __init__(self, plan: Plan, peer: Peer, clock: Clock, stats: ScanStats, account: Account | None) -> None:
         self._plan, self._peer, self._clock, self._stats = plan, peer, clock, stats
         self._columns = Columns(plan)

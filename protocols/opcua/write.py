@@ -41,6 +41,7 @@ from protocols.opcua.requests import DATA_TYPE, METHOD, read_value
 from protocols.opcua.shell import Peer, name_of
 from protocols.opcua.structures import Absent, builtin_of, find
 from protocols.outcomes import Result, Stop, carried_out, refused
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value, is_same, raw_of
 
 ARGUMENT: Final = NodeId(0, 298)
@@ -125,10 +126,12 @@ class Writer:
         content = encoded(builtin, raw, one_of_array=element is not None)
         self._in_time(command)
         request = requests.write(node, content, "" if element is None else str(element))
+        tell(Step.SENT)
         statuses = await self.peer.ask(request, lambda content: answers.statuses(content, answers.WRITE))
         status = statuses[0] if statuses else BAD
         if status & BAD:
             raise refused(f"the server refused: {name_of(status)}")
+        tell(Step.ACKNOWLEDGED)
         return await self._look(item, node, raw, known)
 
     async def _builtin(self, handle: int, item: Item, node: NodeId, known: server.Server) -> int:
@@ -169,6 +172,7 @@ class Writer:
         method = await self._method(handle, item, owner, known)
         arguments = [requests_variant(builtin, value, name) for (name, builtin), value in _matched(method, raw)]
         self._in_time(command)
+        tell(Step.SENT)
         called = await self.peer.ask(requests.call(owner, method.node, arguments), answers.call)
         if called.status & BAD:
             wrong = [
@@ -177,6 +181,7 @@ class Writer:
                 if status & BAD
             ]
             raise refused(f"the server refused: {name_of(called.status)}" + (f" ({', '.join(wrong)})" if wrong else ""))
+        tell(Step.ACKNOWLEDGED)
         outputs = [_short(as_json(one, known.types)) for one in called.outputs[:MAX_ARGUMENTS]]
         return f"the server carried {item.place.method} out" + (f" and returned {', '.join(outputs)}" if outputs else ""), None
 

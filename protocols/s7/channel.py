@@ -24,6 +24,7 @@ from protocols.model import ScanStats
 from protocols.s7.answer import GOOD, BadAnswer, NotServed, items, parts
 from protocols.s7.config import S7
 from protocols.s7.plan import Item
+from protocols.steps import Step, tell
 
 LONGEST_PDU: Final = 960
 SHORTEST_PDU: Final = 112
@@ -124,7 +125,12 @@ class Channel:
         """
         width, start = (S7WordLen.BYTE, item.first) if bit is None else (S7WordLen.BIT, 8 * item.first + bit)
         area = S7Area(int(item.area))
-        parameters, data = await self._ask(lambda: self._protocol.build_write_request(area, item.number, start, width, content), deadline)
+
+        def build() -> bytes:
+            tell(Step.SENT)
+            return self._protocol.build_write_request(area, item.number, start, width, content)
+
+        parameters, data = await self._ask(build, deadline)
         if parameters != bytes([WRITE, 1]) or len(data) != 1:
             raise self._lost(BadAnswer(ANOTHER))
         return data[0]

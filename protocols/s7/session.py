@@ -34,6 +34,9 @@ NO_BLOCK: Final = 0x0A
 class S7Session:
     """See the driver contract."""
 
+    tells = True
+    """See :class:`protocols.steps.Telling`."""
+
     def __init__(self, options: S7, plan: Plan, channel: Channel, clock: Clock, stats: ScanStats) -> None:
         self._options, self._plan, self._channel, self._clock, self._stats = options, plan, channel, clock, stats
         self._findings: list[str] = []

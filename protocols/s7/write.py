@@ -19,6 +19,7 @@ from protocols.s7.channel import Channel, Expired, is_good
 from protocols.s7.config import Tag
 from protocols.s7.plan import Item, Plan, Wire, block_of, items_of, most_bytes, requests
 from protocols.s7.words import content_of, raw_value
+from protocols.steps import Step, tell
 from protocols.values import Unwritable, Value, is_same, raw_of, value_of
 
 WRITE_HEADER = 28
@@ -67,6 +68,7 @@ class Writer:
         code = await self.channel.write(item, content, wire.place.bit, deadline)
         if not is_good(code):
             return OutcomeState.REFUSED, f"the controller says: {meaning(code)[1]}", None
+        tell(Step.ACKNOWLEDGED)
         return await self._look(told, tag, wire)
 
     async def _has_room(self, wire: Wire, length: int) -> None:

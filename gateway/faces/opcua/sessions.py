@@ -320,6 +320,6 @@ def _suits(one: ua.ReferenceDescription, wish: ua.BrowseDescription, kinds: set[
 
 def code_of(outcome: Outcome) -> int:
     """How an outcome is answered. Good where the value was read back from the field, and nowhere else."""
-    if outcome.state is OutcomeState.REFUSED:
+    if outcome.state is OutcomeState.REFUSED or outcome.by_device:
         return int(_SC.BadOutOfRange if "range" in outcome.detail else _SC.BadRequestNotAllowed)
     return int(_STATE[outcome.state])
