@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from gateway import config, control, links
+from gateway import config, control, links, questions
 from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority
@@ -29,8 +29,9 @@ from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
-from gateway.identity import identity
+from gateway.identity import console, identity
 from gateway.identity.identity import Identity
+from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.pipeline import pipeline
@@ -122,7 +123,7 @@ class Appliance:
         self._api: _Shown | None = None
         self._site: model.Site | None = None
         self.audit = Audit(clock, state.folder / "audit")
-        self.identity = Identity(state, clock)
+        self.identity = Identity(state, clock, self.audit, lambda: self._site)
         self.verification = Verification(journal, clock, tasks)
         self.authority = Authority(state.folder / "authority", name, clock)
 
@@ -138,6 +139,10 @@ class Appliance:
         lines = [line.connection.status for line in self._lines.values()]
         shown = [*self._faces.values(), *([self._api] if self._api else [])]
         return lines + [one.status for one in self._deliveries.values()] + [one.status for one in shown]
+
+    def enter(self, request: OfIdentity) -> questions.Lines:
+        """What is asked of users and tokens from a shell on this machine."""
+        return console.answer(self.identity, self.audit, request)
 
     def connection(self, name: str) -> Connection | None:
         """The running connection of this name."""
@@ -349,7 +354,7 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
             async with (
                 appliance.audit.kept(),
                 appliance.clock_state.watched(appliance.record),
-                control.serving(journal, folder, appliance.connection, clock),
+                control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.apply(site)

@@ -20,7 +20,11 @@ import msgspec
 import structlog
 
 from gateway import questions, wires
+from gateway.audit import Audit
+from gateway.audit import questions as of_audit
+from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, StorageError
+from gateway.objections import Objection, Unavailable
 from gateway.tasks import cancel
 from protocols.clock import Clock, SystemClock
 
@@ -32,6 +36,8 @@ REQUEST_TIMEOUT_S: Final = 10.0
 LISTEN_AGAIN_S: Final = 1.0
 _Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _Lines = Callable[[questions.Request], questions.Lines]
+Enter = Callable[[OfIdentity], questions.Lines]
+"""What answers questions about users and tokens. Raises Objection."""
 
 
 class NotRunning(Exception):
@@ -43,13 +49,29 @@ class ControlError(Exception):
 
 
 @asynccontextmanager
-async def serving(journal: Journal, folder: Path, find: wires.Find = wires.nothing_runs, clock: Clock | None = None) -> AsyncIterator[None]:
-    """Answer questions about ``journal``, and about the connections that ``find`` gives, on ``folder/control.sock`` until left."""
+async def serving(
+    journal: Journal,
+    folder: Path,
+    find: wires.Find = wires.nothing_runs,
+    clock: Clock | None = None,
+    enter: Enter | None = None,
+    audit: Audit | None = None,
+) -> AsyncIterator[None]:
+    """Answer questions about ``journal``, about the connections that ``find`` gives, and (``enter``) about who may enter, on
+    ``folder/control.sock`` until left."""
     time = clock or SystemClock()
 
     def lines(request: questions.Request) -> questions.Lines:
         if isinstance(request, questions.OfConnection):
             return wires.answer(find, request, time)
+        if isinstance(request, OfIdentity):
+            if enter is None:
+                raise Unavailable("this gateway keeps no users")
+            return enter(request)
+        if isinstance(request, of_audit.OfAudit):
+            if audit is None:
+                raise Unavailable("this gateway keeps no audit log")
+            return of_audit.answer(audit, request)
         return questions.answer(journal, request)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,7 +151,11 @@ async def _answer(lines: _Lines, reader: asyncio.StreamReader, writer: asyncio.S
             async for line in answers:
                 writer.write(msgspec.json.encode(line) + b"\n")
                 await writer.drain()
-    except (StorageError, wires.CannotLook) as error:  # the disk refuses to be read: that is an answer, and everything else goes on
+    except (
+        StorageError,
+        wires.CannotLook,
+        Objection,
+    ) as error:  # that is an answer too, and everything else goes on
         end = {"error": str(error)}
     writer.write(msgspec.json.encode(end) + b"\n")
     await writer.drain()

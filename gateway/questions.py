@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from gateway import readable
+from gateway.audit.questions import OfAudit
+from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Lost, Record
 
 PORTION_RECORDS: Final = 500
@@ -61,7 +63,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read
 
 OfJournal = Stat | Verify | Tail | Export
 OfConnection = Trace | Read
-Request = OfJournal | OfConnection
+Request = OfJournal | OfConnection | OfIdentity | OfAudit
 
 
 async def answer(journal: Journal, request: OfJournal) -> Lines:

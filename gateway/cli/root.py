@@ -35,17 +35,21 @@ class _Later:
 
 
 LATER: Final = {
+    "audit": _Later("gateway.cli.audit", "audit"),
     "browse": _Later("gateway.cli.browse", "browse"),
     "consume": _Later("gateway.cli.consume", "consume"),
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
     "find-number": _Later("gateway.cli.find", "find_number"),
     "import": _Later("gateway.cli.browse", "import_"),
     "journal": _Later("gateway.cli.journal", "journal"),
+    "openapi": _Later("gateway.cli.openapi", "openapi"),
     "opcua": _Later("gateway.cli.opcua", "opcua"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
     "scan": _Later("gateway.cli.scan", "scan"),
     "template": _Later("gateway.cli.template", "template"),
+    "token": _Later("gateway.cli.access", "token"),
     "trace": _Later("gateway.cli.trace", "trace"),
+    "user": _Later("gateway.cli.access", "user"),
 }
 
 

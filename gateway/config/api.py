@@ -13,6 +13,18 @@ from protocols.secret import Secret
 Path = Annotated[str, Meta(max_length=4096)]
 
 
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For how long people and programs are let in."""
+
+    session_idle_s: Annotated[
+        float, Meta(gt=0, le=30 * 86400.0, description="A session that nobody uses for this long ends, in seconds.")
+    ] = 1800.0
+    session_longest_s: Annotated[
+        float, Meta(gt=0, le=30 * 86400.0, description="A session ends after this long, used or not, in seconds.")
+    ] = 43200.0
+    token_longest_days: Annotated[int, Meta(ge=1, le=3650, description="Longest life of an API token, in days.")] = 365
+
+
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The local API (HTTPS, TLS 1.3). Without this section there is none."""
 
@@ -25,6 +37,7 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         tuple[Host, ...],
         Meta(max_length=64, description="Host names and addresses, besides the machine's own, for which the own certificate is good."),
     ] = ()
+    access: Annotated[Access, Meta(description="For how long people and programs are let in.")] = Access()
 
 
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,34 +1,41 @@
-"""Who is who: from what a caller shows to a principal. Secrets are kept as digests; what was shown appears nowhere."""
+"""Who is who: from what a caller shows to a principal. Secrets are kept as digests; what was shown appears nowhere.
+
+Users, tokens and certificates are read from the state once, when somebody first asks, and held in memory: a request costs no
+disk. Every change goes through here, so what is held is what is true. Signing in is slow on purpose and counted.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from typing import Any, Final
+import asyncio
+from collections.abc import Callable
+from typing import Final, Literal
 
 import msgspec
-from sqlite_utils import Database, Migrations
+import structlog
 
+from gateway.audit import Audit
+from gateway.config.model import Site
+from gateway.identity import sessions, tokens
+from gateway.identity.accounts import Accounts, must_be_new
+from gateway.identity.attempts import Attempts
+from gateway.identity.certificates import Certificates
+from gateway.identity.claim import Claim
+from gateway.identity.passwords import Passwords, must_be_fit
 from gateway.identity.principal import Permission, Principal, Role
-from gateway.objections import Unknown
+from gateway.identity.sessions import Session, Sessions
+from gateway.identity.tables import MIGRATIONS
+from gateway.identity.tokens import Tokens
+from gateway.identity.users import Users
+from gateway.objections import NotAllowed, Unknown
 from gateway.state import State
 from protocols.clock import Clock
 
-MIGRATIONS: Final = Migrations("identity")
-TOKEN_PREFIX: Final = "hft_"
-"""What tokens begin with, so that scanners of secrets know them."""
-TOKEN_BYTES: Final = 32
+__all__ = ["MIGRATIONS", "Identity", "Shown"]
+
+log = structlog.get_logger("holdfast.identity")
+
 LONGEST_CREDENTIAL: Final = 4096
-
-
-@MIGRATIONS()
-def _0001_tokens(db: Database) -> None:
-    db.table("token").create(
-        {"id": str, "digest": str, "role": str, "tenant": str, "scopes": str, "expires_ns": int, "made_by": str, "made_ns": int},
-        pk="id",
-        not_null={"digest", "role", "tenant", "expires_ns", "made_by", "made_ns"},
-    )
-    db.table("token").create_index(["digest"], unique=True)
+Via = Literal["password", "oidc", "claim"]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,54 +51,147 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity:
-    def __init__(self, state: State, clock: Clock) -> None:
-        self._state = state
-        self._clock = clock
+    def __init__(self, state: State, clock: Clock, audit: Audit | None = None, site: Callable[[], Site | None] = lambda: None) -> None:
+        """``site`` is the one that runs: it says for how long people are let in, and which tenants there are."""
+        self._audit = audit or Audit(clock)
+        self._opening = asyncio.Lock()
+        self._opened = False
+        self.users = Users(state, clock)
+        self.tokens = Tokens(state, clock)
+        self.sessions = Sessions(clock)
+        self.certificates = Certificates(state, clock)
+        self.attempts = Attempts(clock)
+        self.claims = Claim(clock)
+        self.passwords = Passwords()
+        self.accounts = Accounts(self.users, self.tokens, self.sessions, self.attempts, self.claims, self.passwords, site)
+
+    async def open(self) -> None:
+        """Read what is kept, once. Raises Unavailable."""
+        async with self._opening:
+            if not self._opened:
+                for each in (self.users, self.tokens, self.certificates):
+                    await each.load()
+                self._opened = True
+
+    async def begin(self) -> None:
+        """The gateway is about to let people in: where none is an administrator, say a claim code. Raises Unavailable."""
+        await self.open()
+        if not self.users.ruled and not self.claims.open:
+            self.claims.announce()
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        await self.tokens.close()
 
     async def principal(self, shown: Shown) -> Principal | None:
         """Who shows ``shown``; None where nothing is shown. Raises Unknown where it proves nothing (any more)."""
-        if not shown.authorization:
-            return None
-        scheme, _, token = shown.authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > LONGEST_CREDENTIAL:
+        if not self._opened:
+            await self.open()
+        if shown.authorization:
+            return self._bearer(shown.authorization)
+        if shown.session:
+            return self._of_session(shown.session)
+        if shown.certificate:
+            return self.of_certificate(shown.certificate)
+        return None
+
+    def session_of(self, shown: Shown) -> Session | None:
+        """The session that is shown, if it goes on."""
+        secret = shown.authorization.partition(" ")[2] or shown.session
+        return self.sessions.find(secret) if secret.startswith(sessions.PREFIX) and len(secret) <= LONGEST_CREDENTIAL else None
+
+    def of_certificate(self, der: bytes) -> Principal:
+        """Who has this certificate, whose chain and key are proven. Raises Unknown: it was not granted, is revoked or has expired."""
+        found = self.certificates.find(der)
+        if found is None:
             raise _unknown()
-        return await self._of_token(token)
+        return found
 
     async def issue_token(
         self, name: str, role: Role, *, tenant: str = "", scopes: frozenset[Permission] | None = None, lifetime_s: float, made_by: str
     ) -> str:
-        """A new token, which is told this once. ``name`` is its id, unique."""
-        token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-        now = self._clock.time_ns()
-        row = {
-            "id": name,
-            "digest": _digest(token),
-            "role": role.value,
-            "tenant": tenant,
-            "scopes": None if scopes is None else " ".join(sorted(scopes)),
-            "expires_ns": now + round(lifetime_s * 1e9),
-            "made_by": made_by,
-            "made_ns": now,
-        }
-        await self._state.do(lambda db: db.table("token").insert(row))
-        return token
+        """A new token that belongs to the gateway, which is told this once. ``name`` is its id, unique."""
+        await self.open()
+        secret, _ = await self.tokens.add(name, role, tenant, scopes, lifetime_s, "", made_by)
+        return secret
 
-    async def _of_token(self, token: str) -> Principal:
-        digest = _digest(token)
-        found = await self._state.do(lambda db: list(db.table("token").rows_where("digest = ?", [digest], limit=1)))
-        if not found or found[0]["expires_ns"] <= self._clock.time_ns():
+    async def sign_in(self, name: str, password: str, address: str) -> tuple[str, Session]:
+        """A session of the user ``name``, and its secret. Raises Unknown, the same for whatever is wrong; TooMany."""
+        await self.open()
+        locks = self._attempt(name, address)
+        user = self.users.find(name)
+        fits = await self.passwords.fits(password, user.digest if user else None)
+        now = self.users.find(name)  # it may have changed meanwhile
+        if user is None or now is None or now.digest != user.digest or now.disabled or not fits:
+            reason = "no such user" if user is None else "disabled" if now is None or now.disabled else "wrong password"
+            self._signed_in(f"user:{name}" if user else "", address, "refused", reason)
+            if locks:
+                self._audit.record(who="", action="lock_out", outcome="done", source=address, on=f"user:{name}" if user else "")
+            raise Unknown("this name and password do not fit", "try again, or ask an administrator")
+        self.attempts.succeeded(name, address)
+        return self.begin_session(now.principal, "password", address)
+
+    def begin_session(self, principal: Principal, via: Via, address: str, detail: str = "") -> tuple[str, Session]:
+        """A session of somebody who has proven who they are, and its secret, which is told this once."""
+        access = self.accounts.access
+        secret, session = self.sessions.begin(principal, via, address, idle_s=access.session_idle_s, longest_s=access.session_longest_s)
+        self._signed_in(principal.called, address, "done", detail or via)
+        return secret, session
+
+    def sign_out(self, session: Session) -> None:
+        self.sessions.end(session)
+        self._audit.record(who=session.principal.called, action="sign_out", outcome="done", source=session.address)
+
+    async def claim(self, code: str, name: str, password: str, address: str) -> tuple[str, Session]:
+        """Make the first administrator, and let them in. Raises Conflict, NotAllowed, Unfit, TooMany."""
+        await self.open()
+        must_be_new(self.users)
+        self._attempt("", address)
+        try:
+            self.claims.check(code)
+        except NotAllowed:
+            self._audit.record(who="", action="claim", outcome="refused", source=address, detail="wrong code")
+            raise
+        must_be_fit(password, name, "holdfast")
+        digest = await self.passwords.digest(password)
+        self.claims.check(code)  # of two who come at once one is first
+        self.claims.close()
+        try:
+            user = await self.users.add(name, digest, Role.ADMINISTRATOR, "", "claim")
+        except BaseException:
+            self.claims.reopen()
+            raise
+        self._audit.record(who=user.principal.called, action="claim", outcome="done", source=address)
+        return self.begin_session(user.principal, "claim", address)
+
+    def _attempt(self, name: str, address: str) -> bool:
+        return self.attempts.take(name, address)
+
+    def _signed_in(self, who: str, address: str, outcome: Literal["done", "refused"], detail: str) -> None:
+        self._audit.record(who=who, action="sign_in", outcome=outcome, source=address, detail=detail)
+
+    def _bearer(self, authorization: str) -> Principal:
+        scheme, _, secret = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not secret or len(secret) > LONGEST_CREDENTIAL:
             raise _unknown()
-        return _principal(found[0])
+        return self._of_session(secret) if secret.startswith(sessions.PREFIX) else self._of_token(secret)
 
+    def _of_session(self, secret: str) -> Principal:
+        session = self.sessions.find(secret) if len(secret) <= LONGEST_CREDENTIAL else None
+        if session is None:
+            raise _unknown()
+        return session.principal
 
-def _principal(row: dict[str, Any]) -> Principal:  # Any: the columns of a row
-    scopes = None if row["scopes"] is None else frozenset(Permission(each) for each in row["scopes"].split())
-    return Principal(name=row["id"], kind="token", role=Role(row["role"]), tenant=row["tenant"], scopes=scopes)
-
-
-def _digest(token: str) -> str:
-    """Tokens have 256 bits of chance: a plain digest cannot be turned around."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    def _of_token(self, secret: str) -> Principal:
+        found = self.tokens.find(secret) if secret.startswith(tokens.PREFIX) else None
+        if found is None:
+            raise _unknown()
+        token, principal = found
+        if token.owner:
+            owner = self.users.find(token.owner)
+            if owner is None or owner.disabled:
+                raise _unknown()
+        return principal
 
 
 def _unknown() -> Unknown:
