@@ -143,6 +143,24 @@ class Loaded(Protocol):
         ...
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What scanning a connection takes of it."""
+
+    requests_s: float
+    """Requests a second."""
+    share: float | None
+    """Share of the connection's time; above 1 it cannot keep up. None where only the network could tell."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A driver that can say beforehand what a connection will be asked for. Optional: a plan of a change shows it."""
+
+    def load(self, options: Any) -> Load:  # Any: an instance of the driver's options, which passed ``check`` without error
+        """Pure."""
+        ...
+
+
 class Driver(Protocol):
     """A protocol. Everything but ``open`` and ``probe`` is pure and touches no network."""
 

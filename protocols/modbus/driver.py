@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from protocols.clock import Clock
-from protocols.contract import DriverError, ProbeReport, Problem
-from protocols.modbus.check import check
+from protocols.contract import DriverError, Load, ProbeReport, Problem
+from protocols.modbus.check import check, is_paced
 from protocols.modbus.config import AnyConnection, ModbusRtu, ModbusRtuTcp, ModbusTcp, ModbusTls
 from protocols.modbus.line import NetworkLine
 from protocols.modbus.plan import Plan, make_plan
@@ -38,6 +38,12 @@ class ModbusDriver:
 
     def devices(self, options: Any) -> Sequence[Device]:  # Any: as above
         return [plan.device for plan in self._plan(options).devices]
+
+    def load(self, options: Any) -> Load:  # Any: as above
+        """Of the plan as the document gives it: what a device has taught since is not counted."""
+        plan = make_plan(options)
+        requests = sum(1 / group.period_s for device in plan.devices for group in device.groups for _ in group.blocks)
+        return Load(requests_s=requests, share=sum(device.load() for device in plan.devices) if is_paced(options) else None)
 
     @asynccontextmanager
     async def open(self, options: Any, *, clock: Clock) -> AsyncIterator[ModbusSession]:  # Any: as above
