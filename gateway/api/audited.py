@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from litestar.datastructures import State
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from gateway.api import problems
 from gateway.audit import Audit
@@ -50,7 +50,7 @@ def audited(audit: Audit) -> type:
     return Audited
 
 
-def _record(audit: Audit, scope: Scope, status: int, why: str) -> None:
+def _record(audit: Audit, scope: HTTPScope, status: int, why: str) -> None:
     user, client = scope.get("user"), scope.get("client")
     state = State(scope["state"], deep_copy=False)
     noted: dict[str, Any] = state.get("audit") or {}  # Any: JSON values, as operation.note took them

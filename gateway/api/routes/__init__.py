@@ -6,7 +6,7 @@ from typing import Final
 
 from litestar.handlers.http_handlers import HTTPRouteHandler
 
-from gateway.api.routes import connections, devices, faces, gateway, health, journal, templates, uplinks, values
+from gateway.api.routes import audit, connections, devices, faces, gateway, health, journal, openapi, templates, uplinks, values
 
 AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = health.OPERATIONS
 V1: Final[tuple[HTTPRouteHandler, ...]] = (
@@ -18,5 +18,7 @@ V1: Final[tuple[HTTPRouteHandler, ...]] = (
     *faces.OPERATIONS,
     *journal.OPERATIONS,
     *templates.OPERATIONS,
+    *audit.OPERATIONS,
+    *openapi.OPERATIONS,
 )
 """Everything under /api/v1."""
