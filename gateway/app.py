@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from gateway import config, control, links, questions
+from gateway import config, control, idempotency, links, questions, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority
@@ -29,13 +29,16 @@ from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
+from gateway.idempotency import Kept
 from gateway.identity import console, identity
 from gateway.identity.identity import Identity
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
+from gateway.live import Live
 from gateway.pipeline import pipeline
 from gateway.report import ReportByException
+from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.tasks import cancel
 from gateway.telemetry import metrics
@@ -117,6 +120,7 @@ class Appliance:
         self._drivers = drivers
         self._tasks = tasks
         self.commands = Gate(self._connection_of, self.record, clock)
+        self.shadows = Shadows(state, self.latest, self.commands, clock, self.clock_state)
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
         self._faces: dict[str, _Shown] = {}
@@ -124,7 +128,9 @@ class Appliance:
         self._site: model.Site | None = None
         self.audit = Audit(clock, state.folder / "audit")
         self.identity = Identity(state, clock, self.audit, lambda: self._site)
+        self.live = Live(journal, self.latest, self.identity, lambda: self.site, clock)
         self.verification = Verification(journal, clock, tasks)
+        self.idempotency = Kept(state, clock)
         self.authority = Authority(state.folder / "authority", name, clock)
 
     @property
@@ -272,11 +278,14 @@ class Appliance:
             identity=self.identity,
             authority=self.authority,
             commands=self.commands,
+            live=self.live,
             connection=self.connection,
             clock_state=self.clock_state,
+            shadows=self.shadows,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
             verification=self.verification,
+            idempotency=self.idempotency,
             templates=templates,
         )
 
@@ -324,7 +333,7 @@ _MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that i
 _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
-MIGRATIONS: Final = (identity.MIGRATIONS,)
+MIGRATIONS: Final = (identity.MIGRATIONS, idempotency.MIGRATIONS, shadow.MIGRATIONS)
 """The tables of every part that keeps state."""
 
 
@@ -354,6 +363,7 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
             async with (
                 appliance.audit.kept(),
                 appliance.clock_state.watched(appliance.record),
+                appliance.shadows.working(),
                 control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):

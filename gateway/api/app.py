@@ -13,9 +13,11 @@ from litestar.openapi.spec import Components, SecurityScheme, Server
 
 from gateway.api import operation, problems, routes
 from gateway.api.audited import audited
+from gateway.api.bodies import bodies
 from gateway.api.conditional import etags
+from gateway.api.idempotency import idempotent
 from gateway.api.services import Services
-from gateway.api.who import who
+from gateway.api.who import COOKIE, who
 
 BASE: Final = "/api/v1"
 MOST_BODY_BYTES: Final = 1024 * 1024
@@ -28,7 +30,7 @@ def make(services: Services) -> Litestar:
     def provide_services() -> Services:
         return services
 
-    return _assembled(provide_services, [audited(services.audit), who(services.identity), etags])
+    return _assembled(provide_services, [audited(services.audit), who(services.identity), etags, bodies, idempotent(services.idempotency)])
 
 
 def unserved() -> Litestar:
@@ -42,7 +44,7 @@ def unserved() -> Litestar:
 
 def _assembled(provide_services: Callable[[], Services], middleware: Sequence[Any]) -> Litestar:  # Any: Litestar takes many kinds
     return Litestar(
-        route_handlers=[*routes.AT_ROOT, Router(BASE, route_handlers=list(routes.V1))],
+        route_handlers=[*routes.AT_ROOT, Router(BASE, route_handlers=[*routes.V1, *routes.SOCKETS])],
         dependencies={
             "services": Provide(provide_services, sync_to_thread=False, use_cache=True),
             "sight": Provide(operation.sight),
@@ -70,7 +72,7 @@ def described() -> OpenAPIConfig:
         components=Components(
             security_schemes={
                 "bearer": SecurityScheme(type="http", scheme="bearer", description="An API token."),
-                "session": SecurityScheme(type="apiKey", security_scheme_in="cookie", name="holdfast_session", description="A session."),
+                "session": SecurityScheme(type="apiKey", security_scheme_in="cookie", name=COOKIE, description="A session."),
             }
         ),
         render_plugins=[],

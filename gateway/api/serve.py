@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway import links
 from gateway.api.app import make
 from gateway.api.services import Services
+from gateway.api.websocket import MOST_MESSAGE, PING_S, WebSocketProtocol
 from gateway.config.api import Api
 from gateway.tasks import cancel
 from protocols.contract import Misfit, Refused
@@ -39,14 +40,15 @@ class _Server(uvicorn.Server):
 
 
 class _Http(HttpToolsProtocol):
-    """Puts the client's certificate (DER) into the state of every request of its connection."""
+    """Puts the client's certificate (DER), and a way to cut its connection, into the state of every request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls else None
+        self.app_state = {**self.app_state, "abort": transport.abort}
         if certificate:
-            self.app_state = {**self.app_state, "certificate": certificate}
+            self.app_state["certificate"] = certificate
 
 
 class ApiServer:
@@ -73,11 +75,13 @@ class ApiServer:
                     task.result()
                     raise Refused("the API did not start: see the log")
                 self.port = sock.getsockname()[1]
+                await self._services.identity.begin()
                 log.info("api_serving", host=self._options.host, port=self.port)
                 up()
                 await asyncio.shield(task)
             finally:
                 self.port = 0
+                self._services.live.end_all("the gateway, or its API, stops")
                 server.should_exit = True
                 await _ended(task, server)
 
@@ -98,7 +102,11 @@ def _config(app: Any, context: ssl.SSLContext) -> uvicorn.Config:  # Any: an ASG
     return uvicorn.Config(
         app,
         http=_Http,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
+        ws_max_size=MOST_MESSAGE,
+        ws_per_message_deflate=False,  # it would cost each connection its memory, and the loop its time
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
         loop="none",
         lifespan="off",
         ssl_context_factory=given,

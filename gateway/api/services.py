@@ -11,9 +11,12 @@ from gateway.authority import Authority
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
+from gateway.idempotency import Kept
 from gateway.identity.identity import Identity
 from gateway.journal import Journal
 from gateway.latest import Latest
+from gateway.live import Live
+from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.telemetry.clock_state import ClockState
 from gateway.verification import Verification
@@ -36,11 +39,14 @@ class Services:
     identity: Identity
     authority: Authority
     commands: Gate
+    live: Live
     connection: Callable[[str], Connection | None]
     clock_state: ClockState
+    shadows: Shadows
     statuses: Callable[[], Sequence[links.Status]]
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]
     verification: Verification
+    idempotency: Kept
     templates: Callable[[], Library]
     """The device templates; to make it takes a while the first time: not in the loop."""

@@ -8,12 +8,50 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+import threading
+from collections import deque
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
+MOST_TAPPED: Final = 1000
+LONGEST_TAPPED: Final = 16 * 1024
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Tap:
+    """The newest events of the log, as JSON, for whoever follows them: a processor that changes nothing. Any thread may log."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: deque[bytes] = deque(maxlen=MOST_TAPPED)
+        self._next = 0
+
+    def __call__(self, _logger: object, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        line = msgspec.json.encode(event, enc_hook=str)
+        if len(line) > LONGEST_TAPPED:
+            line = msgspec.json.encode({"event": str(event.get("event"))[:1000], "level": event.get("level"), "cut_off_bytes": len(line)})
+        with self._lock:
+            self._lines.append(line)
+            self._next += 1
+        return event
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest event that is kept."""
+        with self._lock:
+            return self._next - len(self._lines)
+
+    def since(self, number: int) -> tuple[list[bytes], int, int]:
+        """Events from ``number`` on, the number of the next one, and how many of those asked for are gone."""
+        with self._lock:
+            first = self._next - len(self._lines)
+            return list(self._lines)[max(0, number - first) :], self._next, max(0, first - number)
+
+
+TAP: Final = Tap()
+"""Of this process."""
 
 
 def configure(level: str, style: Literal["json", "console"]) -> None:
@@ -30,7 +68,7 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
         shared.remove(structlog.processors.format_exc_info)
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, TAP, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,

@@ -5,8 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from litestar.handlers.http_handlers import HTTPRouteHandler
+from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 
-from gateway.api.routes import audit, connections, devices, faces, gateway, health, journal, openapi, templates, uplinks, values
+from gateway.api.routes import (
+    audit,
+    connections,
+    devices,
+    faces,
+    gateway,
+    health,
+    journal,
+    live,
+    openapi,
+    session,
+    shadow,
+    templates,
+    tokens,
+    uplinks,
+    users,
+    values,
+)
 
 AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = health.OPERATIONS
 V1: Final[tuple[HTTPRouteHandler, ...]] = (
@@ -17,8 +35,15 @@ V1: Final[tuple[HTTPRouteHandler, ...]] = (
     *uplinks.OPERATIONS,
     *faces.OPERATIONS,
     *journal.OPERATIONS,
+    *live.OPERATIONS,
+    *shadow.OPERATIONS,
     *templates.OPERATIONS,
     *audit.OPERATIONS,
+    *session.OPERATIONS,
+    *users.OPERATIONS,
+    *tokens.OPERATIONS,
     *openapi.OPERATIONS,
 )
 """Everything under /api/v1."""
+SOCKETS: Final[tuple[WebsocketRouteHandler, ...]] = live.SOCKETS
+"""The same, over WebSocket."""
