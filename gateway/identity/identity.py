@@ -22,11 +22,11 @@ from gateway.identity.certificates import Certificates
 from gateway.identity.claim import Claim
 from gateway.identity.passwords import Passwords, must_be_fit
 from gateway.identity.principal import Permission, Principal, Role
-from gateway.identity.sessions import Session, Sessions
+from gateway.identity.sessions import Session, Sessions, Via
 from gateway.identity.tables import MIGRATIONS
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
-from gateway.objections import NotAllowed, Unknown
+from gateway.objections import NotAllowed, Unavailable, Unknown
 from gateway.state import State
 from protocols.clock import Clock
 
@@ -35,7 +35,6 @@ __all__ = ["MIGRATIONS", "Identity", "Shown"]
 log = structlog.get_logger("holdfast.identity")
 
 LONGEST_CREDENTIAL: Final = 4096
-Via = Literal["password", "oidc", "claim"]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +73,12 @@ class Identity:
                 self._opened = True
 
     async def begin(self) -> None:
-        """The gateway is about to let people in: where none is an administrator, say a claim code. Raises Unavailable."""
-        await self.open()
+        """The gateway is about to let people in: where none is an administrator, say a claim code."""
+        try:
+            await self.open()
+        except Unavailable as trouble:
+            log.error("nobody_enters", trouble=trouble.detail, advice=trouble.advice)
+            return
         if not self.users.ruled and not self.claims.open:
             self.claims.announce()
 

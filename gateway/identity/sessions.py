@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,8 @@ from gateway.identity.principal import Principal
 from gateway.identity.tokens import digest_of
 from protocols.clock import Clock
 
+Via = Literal["password", "oidc", "claim"]
+"""How somebody signed in."""
 PREFIX: Final = "hfs_"
 BYTES: Final = 32
 MOST: Final = 2000
@@ -31,8 +33,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Names it; opens nothing."""
     digest: str
     principal: Principal
-    via: str
-    """How: ``password``, ``oidc``, ``claim``."""
+    via: Via
     address: str
     began_ns: int
     ends: float
@@ -51,7 +52,7 @@ class Sessions:
         self._clock = clock
         self._by_digest: dict[str, _Held] = {}
 
-    def begin(self, principal: Principal, via: str, address: str, *, idle_s: float, longest_s: float) -> tuple[str, Session]:
+    def begin(self, principal: Principal, via: Via, address: str, *, idle_s: float, longest_s: float) -> tuple[str, Session]:
         """A new one, and its secret, which is told this once."""
         self._forget_ended()
         self._make_room(principal)
