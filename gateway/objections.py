@@ -83,3 +83,15 @@ class Unavailable(Objection):
     """It cannot be now and may be later: a disk that is full, a device that does not answer."""
 
     code = "unavailable"
+
+
+class WrongMediaType(Objection):
+    """What was sent is of another media type than is taken here."""
+
+    code = "unsupported-media-type"
+
+
+class KeyReused(Objection):
+    """An idempotency key was used before, for something else."""
+
+    code = "idempotency-key-reused"

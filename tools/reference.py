@@ -6,6 +6,7 @@ the configuration come from ``gateway.config``; the commands and the metrics are
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Final
 import click
 from prometheus_client.core import Metric
 
+from gateway.api.app import unserved
+from gateway.api.document import document
+from gateway.api.reference import api_page
 from gateway.cli import main as holdfast
 from gateway.config.__main__ import differing, write
 from gateway.config.__main__ import pages as configuration_pages
@@ -81,7 +85,10 @@ def template_table() -> str:
 
 def pages() -> dict[str, str]:
     """File name to text."""
+    api = document(unserved())
     return {
+        "api.md": api_page(api, MADE),
+        "openapi.json": json.dumps(api, indent=2, ensure_ascii=False) + "\n",
         **configuration_pages(),
         "commands.md": commands(),
         "metrics.md": metric_table(),

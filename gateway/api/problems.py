@@ -27,6 +27,8 @@ STATUS: Final[dict[type[Objection], int]] = {
     objections.Conflict: 409,
     objections.Outdated: 412,
     objections.TooLarge: 413,
+    objections.WrongMediaType: 415,
+    objections.KeyReused: 422,
     objections.TooMany: 429,
     objections.Unavailable: 503,
 }

@@ -37,6 +37,7 @@ def connection(one: Connection, sight: Sight) -> shapes.Connection:
     """``one`` as ``sight`` may know it: what went wrong may name a device, so it is told to whoever sees all of them."""
     seen = [device for device in one.devices if sight.sees(device.name)]
     status = one.status
+    session: object = one.session
     whole = len(seen) == len(one.devices)
     return shapes.Connection(
         name=status.name,
@@ -48,7 +49,7 @@ def connection(one: Connection, sight: Sight) -> shapes.Connection:
         devices=len(seen),
         tags=sum(len(device.tags) for device in seen),
         counters=counts(status.counters),
-        scans=punctuality(one.stats, one.session.load if isinstance(one.session, Loaded) else None),
+        scans=punctuality(one.stats, session.load if isinstance(session, Loaded) else None),
     )
 
 
