@@ -11,7 +11,6 @@ from gateway.api import shown
 from gateway.api.operation import Given, Reach, Seen, get
 from gateway.api.paging import Cursor, Limit, page_of
 from gateway.api.services import Services
-from gateway.config.model import COMMANDS
 from gateway.identity.principal import Permission
 from gateway.identity.sight import Sight, no_device
 from gateway.objections import NotThere
@@ -76,14 +75,14 @@ async def get_tag(
 
 def seen_devices(services: Services, sight: Sight) -> list[model.Device]:
     """The devices of the field that ``sight`` sees, by name."""
-    return sorted((one for one in services.latest.devices() if one.name != COMMANDS and sight.sees(one.name)), key=attrgetter("name"))
+    return sorted((one for one in services.latest.devices() if one.connection and sight.sees(one.name)), key=attrgetter("name"))
 
 
 def must_see(services: Services, sight: Sight, name: str) -> model.Device:
     """Raises NotThere for what does not exist, and for what is not seen."""
     sight.must_see(name)
     one = services.latest.device(name)
-    if one is None or name == COMMANDS:
+    if one is None or not one.connection:  # the gateway's own have none
         raise no_device(name)
     return one
 
