@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.config import budget
+from gateway.config.commands import problems as command_problems
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
 from gateway.config.explain import did_you_mean, fields_of
@@ -39,6 +40,8 @@ def check(site: Site, *, drivers: Drivers | None = None) -> list[Problem]:
         if not any(problem.severity == "error" for problem in problems):
             right.append(options)
     found.extend(_faces(site, [device for options in right for device in drivers[options.__struct_config__.tag].devices(options)]))
+    if len(right) == len(site.connections):  # what a connection that is wrong has is not known
+        found.extend(_commands(site, [device for options in right for device in drivers[options.__struct_config__.tag].devices(options)]))
     found.extend(_outage_budget(site, right, drivers))
     return in_order(found)
 
@@ -129,6 +132,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+# Commands
+
+
+def _commands(site: Site, devices: list[Device]) -> Iterator[Problem]:
+    for problem in command_problems(site.commands, devices, [one.name for one in (*site.uplinks, *site.faces)]):
+        yield msgspec.structs.replace(problem, path=f"commands.{problem.path}")
 
 
 # Connections

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from gateway.config.api import Api, Tenant
 from gateway.config.audit import AuditOptions
+from gateway.config.commands import Commands
 from gateway.config.faces import AnyFace
 from protocols.secret import Secret
 from protocols.tls import Tls
@@ -93,6 +94,17 @@ class MqttUplink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         float, Meta(gt=0, le=1, description="Share of the link that old records may take while new ones are sent; 1 is no limit.")
     ] = 0.5
     start: Annotated[Literal["oldest", "newest"], Meta(description="Where a new uplink begins to read the journal.")] = "oldest"
+    commands: Annotated[bool, Meta(description="Whether commands are taken from this uplink, within the section commands.")] = False
+    commands_topic: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=512,
+            pattern=r"^[^+#\x00]*$",
+            extra={"hint": "without + #"},
+            description="Topic of commands as JSON (type mqtt); outcomes go to /outcomes below it. {group} and {gateway} are filled in.",
+        ),
+    ] = "holdfast/{group}/{gateway}/commands"
 
 
 class SparkplugUplink(MqttUplink, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="sparkplug"):
@@ -157,6 +169,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     faces: Annotated[tuple[AnyFace, ...], Meta(max_length=32, description="How PLCs and SCADA see the gateway's tags.")] = ()
     tenants: Annotated[tuple[Tenant, ...], Meta(max_length=256, description="Who shares the gateway and sees a part of it.")] = ()
     audit: Annotated[AuditOptions, Meta(description="How much of the audit log is kept.")] = AuditOptions()
+    commands: Annotated[Commands, Meta(description="Who may write which tag, and within which limits.")] = Commands()
     outage_budget_s: Annotated[
         float,
         Meta(
