@@ -1,29 +1,30 @@
 """The composition root: a site becomes a running appliance. Everything is named here and nothing is decided.
 
-Nobody but the command line and the demo imports this module. ``apply`` swaps only what differs: a connection or uplink
-whose part of the document is unchanged keeps running, with its session, its cursor and its aliases.
+Nobody but the command line and the demo imports this module. ``build`` and ``swap`` touch only what differs: a connection or uplink
+whose part of the document is unchanged keeps running, with its session, its cursor and its aliases. What runs, and when it
+goes back, ``gateway.revisions`` decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 
-from gateway import config, control, idempotency, links, questions, shadow
+from gateway import authority, config, control, idempotency, links, questions, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
-from gateway.authority import Authority
+from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.config.api import Api
+from gateway.config.compare import Change
 from gateway.config.drivers import Drivers, installed
 from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
@@ -36,8 +37,15 @@ from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.live import Live
+from gateway.objections import Unfit
 from gateway.pipeline import pipeline
 from gateway.report import ReportByException
+from gateway.revisions import console as revision_console
+from gateway.revisions import store as revision_store
+from gateway.revisions.plan import nothing_of
+from gateway.revisions.questions import OfRevisions
+from gateway.revisions.revisions import Revisions
+from gateway.revisions.usable import troubles
 from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.tasks import cancel
@@ -47,10 +55,14 @@ from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
 from gateway.verification import Verification
 from protocols.clock import Clock, SystemClock
+from protocols.contract import DriverError, Problem
 from protocols.model import Batch, Device, ScanStats
 from protocols.templates.library import own as templates
 
 log = structlog.get_logger("holdfast.app")
+
+API_UP_S: Final = 10.0
+"""How long a new API has to come up before the old one stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +84,20 @@ class _Delivery:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A running face and the task that keeps it."""
+    """A running face, or the API, and the task that keeps it."""
 
     status: links.Status
     task: asyncio.Task[None]
+    api: Api | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a site needs besides what runs: made, and not started."""
+
+    site: model.Site
+    change: Change
+    connections: dict[str, Connection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +129,19 @@ class Appliance:
     """A running gateway. Made by ``running``."""
 
     def __init__(
-        self, name: str, journal: Journal, state: State, folder: Path, clock: Clock, drivers: Drivers, tasks: asyncio.TaskGroup
+        self,
+        name: str,
+        journal: Journal,
+        state: State,
+        revisions: Revisions,
+        folder: Path,
+        clock: Clock,
+        drivers: Drivers,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self.journal = journal
         self.state = state
+        self.revisions = revisions
         self.began = clock.monotonic()
         self.clock_state = ClockState(clock)
         self.latest = Latest()
@@ -125,6 +156,8 @@ class Appliance:
         self._deliveries: dict[str, _Delivery] = {}
         self._faces: dict[str, _Shown] = {}
         self._api: _Shown | None = None
+        self._old_api: _Shown | None = None
+        """Goes on serving where the new one does not come up."""
         self._site: model.Site | None = None
         self.audit = Audit(clock, state.folder / "audit")
         self.identity = Identity(state, clock, self.audit, lambda: self._site)
@@ -132,6 +165,7 @@ class Appliance:
         self.verification = Verification(journal, clock, tasks)
         self.idempotency = Kept(state, clock)
         self.authority = Authority(state.folder / "authority", name, clock)
+        self.certificates = Certificates(self.authority, state, clock)
 
     @property
     def site(self) -> model.Site:
@@ -160,36 +194,50 @@ class Appliance:
         """How punctual the scans of each connection are."""
         return {name: line.connection.stats for name, line in self._lines.items()}
 
+    def revise(self, request: OfRevisions) -> questions.Lines:
+        """What is asked of revisions from a shell on this machine."""
+        return revision_console.answer(self.revisions, self.audit, request)
+
     async def apply(self, site: model.Site) -> None:
         """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
+        await self.swap(await self.build(site, look=False))
+        await self.swap_api()
+
+    async def build(self, site: model.Site, *, look: bool) -> Built:
+        """Make what differs beside what runs; ``look``: its secrets, its certificates and the API's port are tried first. Raises Unfit."""
+        change = config.compare(self._site or nothing_of(site), site)
+        if look:
+            wrong = [*await asyncio.to_thread(troubles, site, change), *await self._api_troubles(site)]
+            if wrong:
+                detail = f"{len(wrong)} things that the document names cannot be used; the first: {wrong[0].path}: {wrong[0].message}"
+                raise Unfit(detail, "mend them; nothing was changed", wrong)
+        new = [one for one in site.connections if one.name not in change.connections.unchanged]
+        return Built(site, change, await asyncio.to_thread(lambda: {one.name: self._connection(one) for one in new}))
+
+    async def swap(self, built: Built) -> None:
+        """Stop what differs, start what was built; the API is left as it is."""
+        site, change = built.site, built.change
         self.audit.bound(site.audit)
-        change = config.compare(self._site or _nothing_of(site), site)
         for name in (*change.faces.removed, *change.faces.changed):
             await self._stop_face(name)
         for name in (*change.connections.removed, *change.connections.changed):
             await self._stop_connection(name)
         for name in (*change.uplinks.removed, *change.uplinks.changed):
             await self._stop_uplink(name)
-        self._forget_readers(keep={uplink.name for uplink in site.uplinks})
-        for connection in site.connections:
-            if connection.name not in change.connections.unchanged:
-                self._start_connection(connection)
+        for name in (one.name for one in site.connections if one.name not in change.connections.unchanged):
+            self._start_connection(built.connections[name])
         for uplink in site.uplinks:
             if uplink.name not in change.uplinks.unchanged:
                 self._start_uplink(uplink, site.gateway)
         for face in site.faces:
             if face.name not in change.faces.unchanged:
                 self._start_face(face, site.gateway)
-        before, self._site = self._site, site
-        if before is None or before.api != site.api:
-            await self._stop_api()
-            if site.api is not None:
-                await self._start_api(site.api)
+        self._site = site
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
         await self.verification.stop()
-        await self._stop_api()
+        await self._stop_apis()
         for name in list(self._faces):
             await self._stop_face(name)
         for name in list(self._lines):
@@ -209,16 +257,19 @@ class Appliance:
         self.latest.update(batch)
         self.journal.offer(batch, Lane.EVENTS)
 
-    def _start_connection(self, options: Any) -> None:  # Any: the driver's own Struct
+    def _connection(self, options: Any) -> Connection:  # Any: the driver's own Struct
+        """A connection with its plan, ready to be started."""
         driver = self._drivers[options.__struct_config__.tag]
-        devices = tuple(driver.devices(options))
-        connection = Connection(driver, options, devices, links.Status("connection", options.name))
+        return Connection(driver, options, tuple(driver.devices(options)), links.Status("connection", options.name))
+
+    def _start_connection(self, connection: Connection) -> None:
+        name, devices = connection.status.name, connection.devices
         for device in devices:
             self.latest.add(device)
         take = pipeline(self.latest, self._report, self.journal, connection.status.counters)
-        task = self._tasks.create_task(connection.keep(take, self._clock), name=f"connection {options.name}")
-        self._lines[options.name] = _Line(connection, task)
-        log.info("connection_started", name=options.name, devices=len(devices), tags=sum(len(device.tags) for device in devices))
+        task = self._tasks.create_task(connection.keep(take, self._clock), name=f"connection {name}")
+        self._lines[name] = _Line(connection, task)
+        log.info("connection_started", name=name, devices=len(devices), tags=sum(len(device.tags) for device in devices))
 
     async def _stop_connection(self, name: str) -> None:
         line = self._lines.pop(name)
@@ -253,18 +304,55 @@ class Appliance:
         await cancel(self._faces.pop(name).task)
         log.info("face_stopped", name=name)
 
-    async def _start_api(self, options: Api) -> None:
-        serve = await asyncio.to_thread(importlib.import_module, "gateway.api.serve")  # 20 MB that a gateway without it does not need
+    async def swap_api(self) -> None:
+        """Have the API be as the site says. Where it moves to another port, the old one serves until the new one does."""
+        wanted, now, kept = self.site.api, self._api, self._old_api
+        if now is not None and now.api == wanted:
+            return
+        if wanted is None or now is None or _same_port(now.api, wanted):
+            await self._stop_apis()
+            self._api = await self._start_api(wanted) if wanted is not None else None
+            return
+        self._old_api = None
+        self._api = kept if kept is not None and kept.api == wanted else await self._start_api(wanted)
+        if kept is not None and kept is not self._api:
+            await _stop_api(kept)
+        if await self._serves(self._api):
+            await _stop_api(now)
+        else:
+            self._old_api = now
+            log.warning("api_kept", trouble=self._api.status.trouble, advice="the new API does not serve yet: the one before goes on")
+
+    async def _start_api(self, options: Api) -> _Shown:
+        serve = await _serve()
         status = links.Status("api", "api")
         server = serve.ApiServer(options, self._services(), status)
         task = self._tasks.create_task(links.keep(server.session, status, clock=self._clock), name="api")
-        self._api = _Shown(status, task)
+        return _Shown(status, task, options)
 
-    async def _stop_api(self) -> None:
-        if self._api is not None:
-            await cancel(self._api.task)
-            self._api = None
-            log.info("api_stopped")
+    async def _serves(self, api: _Shown) -> bool:
+        """Whether it comes up; waits for it."""
+        end = self._clock.monotonic() + API_UP_S
+        while api.status.state is links.State.CONNECTING and self._clock.monotonic() < end:
+            await self._clock.sleep_until(self._clock.monotonic() + 0.02)
+        return api.status.state is links.State.UP
+
+    async def _api_troubles(self, site: model.Site) -> list[Problem]:
+        now = self._site.api if self._site is not None else None
+        if site.api is None or site.api == now:
+            return []
+        serve = await _serve()
+        try:
+            await asyncio.to_thread(serve.must_be_usable, site.api, self._services(), bind=now is None or not _same_port(now, site.api))
+        except DriverError as error:
+            return [Problem("api", str(error))]
+        return []
+
+    async def _stop_apis(self) -> None:
+        for one in (self._api, self._old_api):
+            if one is not None:
+                await _stop_api(one)
+        self._api = self._old_api = None
 
     def _services(self) -> Services:
         return Services(
@@ -277,6 +365,7 @@ class Appliance:
             audit=self.audit,
             identity=self.identity,
             authority=self.authority,
+            certificates=self.certificates,
             commands=self.commands,
             live=self.live,
             connection=self.connection,
@@ -285,16 +374,31 @@ class Appliance:
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
             verification=self.verification,
+            revisions=self.revisions,
             idempotency=self.idempotency,
             templates=templates,
         )
 
-    def _forget_readers(self, keep: set[str]) -> None:
+    def forget_uplinks(self, keep: Collection[str]) -> None:
         """Nothing waits any more for uplinks that are not configured, also for those of a document before the last start."""
         for name, lanes in self.journal.ledger().readers.items():
             if name not in keep:
                 self.journal.forget(name)
                 log.warning("uplink_forgotten", name=name, pending=sum(account.pending for account in lanes.values()))
+
+
+async def _serve() -> Any:  # Any: a module, which costs 20 MB that a gateway without an API does not need
+    return await asyncio.to_thread(importlib.import_module, "gateway.api.serve")
+
+
+async def _stop_api(api: _Shown) -> None:
+    await cancel(api.task)
+    log.info("api_stopped")
+
+
+def _same_port(one: Api | None, other: Api) -> bool:
+    """Whether the two cannot listen side by side."""
+    return one is not None and one.port == other.port != 0
 
 
 def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session:
@@ -333,29 +437,36 @@ _MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that i
 _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
-MIGRATIONS: Final = (identity.MIGRATIONS, idempotency.MIGRATIONS, shadow.MIGRATIONS)
+MIGRATIONS: Final = (authority.MIGRATIONS, identity.MIGRATIONS, idempotency.MIGRATIONS, shadow.MIGRATIONS, revision_store.MIGRATIONS)
 """The tables of every part that keeps state."""
 
 
-def _nothing_of(site: model.Site) -> model.Site:
-    """What runs before anything does."""
-    return msgspec.structs.replace(site, connections=(), uplinks=(), faces=(), api=None)
-
-
 @asynccontextmanager
-async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -> AsyncIterator[Appliance]:
-    """Run ``site`` until left. ``base`` is the folder that relative paths in it start from.
+async def running(
+    site: model.Site, *, base: Path, clock: Clock | None = None, file: Path | None = None, raw: bytes | None = None
+) -> AsyncIterator[Appliance]:
+    """Run ``site``, or what was applied since, until left. ``base`` is the folder that relative paths in it start from.
+
+    ``file`` is the document that ``site`` was read from, and ``raw`` its text; without it ``site`` is all there is.
 
     Raises JournalBusy when another gateway uses the journal, StorageError when it cannot be opened. A part that fails
     beyond what its link can mend ends the whole appliance, so that the service is started anew and nothing half works.
     """
     clock = clock or SystemClock()
     folder = config.resolve(site.journal.path, base)
-    journal = await Journal.open(site.journal, clock=clock, base=base)
     state = await State.open(config.resolve(site.state_path, base) if site.state_path else folder / "state", MIGRATIONS, clock)
     try:
+        revisions = Revisions(state, clock, base, file)
+        site, kept = await revisions.choose(site, raw)
+        journal = await Journal.open(kept, clock=clock, base=base)
+    except BaseException:
+        await state.close()
+        raise
+    try:
+        site = await revisions.settle()
         async with asyncio.TaskGroup() as tasks:
-            appliance = Appliance(f"{site.gateway.group} {site.gateway.name}", journal, state, folder, clock, installed(), tasks)
+            name = f"{site.gateway.group} {site.gateway.name}"
+            appliance = Appliance(name, journal, state, revisions, folder, clock, installed(), tasks)
 
             def snapshot() -> metrics.Snapshot:
                 return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger(), appliance.clock_state.now)
@@ -364,10 +475,11 @@ async def running(site: model.Site, *, base: Path, clock: Clock | None = None) -
                 appliance.audit.kept(),
                 appliance.clock_state.watched(appliance.record),
                 appliance.shadows.working(),
-                control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit),
+                control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.apply(site)
+                revisions.run(appliance, tasks)
                 try:
                     yield appliance
                 finally:

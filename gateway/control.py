@@ -25,19 +25,24 @@ from gateway.audit import questions as of_audit
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, StorageError
 from gateway.objections import Objection, Unavailable
+from gateway.revisions.questions import OfRevisions
 from gateway.tasks import cancel
 from protocols.clock import Clock, SystemClock
 
 log = structlog.get_logger("holdfast.control")
 
 SOCKET: Final = "control.sock"
-MAX_LINE: Final = 1024 * 1024
+MAX_LINE: Final = 24 * 1024 * 1024
+"""A site document of 16 MiB fits, in base64."""
 REQUEST_TIMEOUT_S: Final = 10.0
 LISTEN_AGAIN_S: Final = 1.0
 _Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _Lines = Callable[[questions.Request], questions.Lines]
 Enter = Callable[[OfIdentity], questions.Lines]
 """What answers questions about users and tokens. Raises Objection."""
+
+Revise = Callable[[OfRevisions], questions.Lines]
+"""What answers questions about revisions."""
 
 
 class NotRunning(Exception):
@@ -56,6 +61,7 @@ async def serving(
     clock: Clock | None = None,
     enter: Enter | None = None,
     audit: Audit | None = None,
+    revise: Revise | None = None,
 ) -> AsyncIterator[None]:
     """Answer questions about ``journal``, about the connections that ``find`` gives, and (``enter``) about who may enter, on
     ``folder/control.sock`` until left."""
@@ -72,6 +78,10 @@ async def serving(
             if audit is None:
                 raise Unavailable("this gateway keeps no audit log")
             return of_audit.answer(audit, request)
+        if isinstance(request, OfRevisions):
+            if revise is None:
+                raise Unavailable("this gateway keeps no revisions")
+            return revise(request)
         return questions.answer(journal, request)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,6 +14,7 @@ from gateway import readable
 from gateway.audit.questions import OfAudit
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Lost, Record
+from gateway.revisions.questions import OfRevisions
 
 PORTION_RECORDS: Final = 500
 PORTION_BYTES: Final = 1024 * 1024
@@ -63,7 +64,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read
 
 OfJournal = Stat | Verify | Tail | Export
 OfConnection = Trace | Read
-Request = OfJournal | OfConnection | OfIdentity | OfAudit
+Request = OfJournal | OfConnection | OfIdentity | OfAudit | OfRevisions
 
 
 async def answer(journal: Journal, request: OfJournal) -> Lines:

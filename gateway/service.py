@@ -1,7 +1,7 @@
 """``holdfast run``: the appliance as a service, between systemd and its signals.
 
 SIGTERM and SIGINT stop it cleanly; SIGHUP loads the document anew and applies what differs, or, where the document is
-wrong, says so and changes nothing.
+wrong, says so and changes nothing. What was applied since by other ways runs at the next start too: see ``gateway.revisions``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway import config
 from gateway.app import Appliance, running
 from gateway.config import model
 from gateway.journal import StorageError
+from gateway.revisions.revisions import StartAnew
 from gateway.telemetry.notify import notify, pat, watchdog_period_s
 from protocols.clock import SystemClock
 
@@ -42,9 +43,9 @@ async def serve(site: model.Site, path: Path) -> None:
     trouble = ""
     while True:
         try:
-            async with running(site, base=path.parent) as appliance:
-                await _attend(appliance, site, path, signals)
-            break
+            if await _lived(site, path, signals):
+                break
+            continue
         except StorageError as error:  # only opening the journal raises it
             if not trouble:
                 log.error("journal_not_opened", trouble=str(error), advice="it is tried again every second")
@@ -58,41 +59,45 @@ async def serve(site: model.Site, path: Path) -> None:
     log.info("stopped")
 
 
-async def _attend(appliance: Appliance, site: model.Site, path: Path, signals: asyncio.Queue[signal.Signals]) -> None:
+async def _lived(site: model.Site, path: Path, signals: asyncio.Queue[signal.Signals]) -> bool:
+    """Run it until a signal says stop; False where it has to be started anew, because its parts could not be brought back."""
+    ended_well = True
+    raw = await asyncio.to_thread(path.read_bytes)
+    try:
+        async with running(site, base=path.parent, file=path, raw=raw) as appliance:
+            await _attend(appliance, path, signals)
+    except* StartAnew as group:
+        log.error("started_anew", trouble=str(group.exceptions[0]))
+        ended_well = False
+    return ended_well
+
+
+async def _attend(appliance: Appliance, path: Path, signals: asyncio.Queue[signal.Signals]) -> None:
     """Follow the signals of a running appliance until one says stop."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     period = watchdog_period_s()
     watchdog = asyncio.create_task(pat(SystemClock(), period)) if period else None
-    notify("READY=1", f"STATUS=running {site.gateway.group}/{site.gateway.name}")
-    log.info("running", group=site.gateway.group, gateway=site.gateway.name, site=str(path))
-    while (one := await signals.get()) is signal.SIGHUP:
-        site = await _reload(appliance, site, path)
-    notify("STOPPING=1")
-    log.info("stopping", signal=one.name)
-    if watchdog:
-        watchdog.cancel()
+    gateway = appliance.site.gateway
+    notify("READY=1", f"STATUS=running {gateway.group}/{gateway.name}")
+    log.info("running", group=gateway.group, gateway=gateway.name, site=str(path), revision=appliance.revisions.number)
+    try:
+        while (one := await signals.get()) is signal.SIGHUP:
+            await _reload(appliance)
+        notify("STOPPING=1")
+        log.info("stopping", signal=one.name)
+    finally:
+        if watchdog:
+            watchdog.cancel()
 
 
-async def _reload(appliance: Appliance, old: model.Site, path: Path) -> model.Site:
+async def _reload(appliance: Appliance) -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={SystemClock().monotonic() * 1e6:.0f}")
     try:
-        return await _applied(appliance, old, path)
+        await appliance.revisions.take_file()
     finally:
         notify("READY=1")
-
-
-async def _applied(appliance: Appliance, old: model.Site, path: Path) -> model.Site:
-    site = await _judged(path)
-    if site is None:
-        return old
-    for part in ("journal", "telemetry"):
-        if getattr(site, part) != getattr(old, part):
-            log.warning("needs_restart", part=part, advice=f"the new {part} settings are used from the next start on")
-    await appliance.apply(site)
-    log.info("reloaded", site=str(path))
-    return site
 
 
 async def _judged(path: Path) -> model.Site | None:

@@ -11,7 +11,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -21,10 +20,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway import links
 from gateway.api.app import make
 from gateway.api.services import Services
+from gateway.api.trust import Trust
 from gateway.api.websocket import MOST_MESSAGE, PING_S, WebSocketProtocol
 from gateway.config.api import Api
 from gateway.tasks import cancel
-from protocols.contract import Misfit, Refused
+from protocols.contract import Refused
 
 log = structlog.get_logger("holdfast.api")
 
@@ -63,11 +63,14 @@ class ApiServer:
 
     async def session(self, up: links.Up) -> None:
         """Serve until cancelled. Raises Refused where the address cannot be listened on, Misfit where the certificate cannot be used."""
-        context = await asyncio.to_thread(_context, self._options, self._services)
+        await self._services.certificates.open()
+        trust = Trust(self._options, self._services)
+        context = await asyncio.to_thread(trust.context)
         app = make(self._services)
         with _bound(self._options) as sock:
             server = _Server(_config(app, context))
             task = asyncio.create_task(server.serve(sockets=[sock]))
+            fresh = asyncio.create_task(trust.keep_fresh(context))
             try:
                 while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells nobody
                     await asyncio.sleep(0.01)
@@ -81,9 +84,18 @@ class ApiServer:
                 await asyncio.shield(task)
             finally:
                 self.port = 0
+                await cancel(fresh)
                 self._services.live.end_all("the gateway, or its API, stops")
                 server.should_exit = True
                 await _ended(task, server)
+
+
+def must_be_usable(options: Api, services: Services, *, bind: bool) -> None:
+    """Raises Misfit or Refused where an API with ``options`` could not serve; ``bind`` tries its address too."""
+    _context(options, services)
+    if bind:
+        with _bound(options):
+            pass
 
 
 async def _ended(task: asyncio.Task[None], server: _Server) -> None:
@@ -119,24 +131,6 @@ def _config(app: Any, context: ssl.SSLContext) -> uvicorn.Config:  # Any: an ASG
         h11_max_incomplete_event_size=64 * 1024,
         backlog=BACKLOG,
     )
-
-
-def _context(options: Api, services: Services) -> ssl.SSLContext:
-    authority = services.authority
-    try:
-        if options.cert_file:
-            chain, key = Path(options.cert_file), Path(options.key_file or options.cert_file)
-        else:
-            chain, key = authority.server_files(options.names)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        password = options.key_password.read() if options.key_password else ""  # never None: OpenSSL would ask on the terminal
-        context.load_cert_chain(chain, key, password=lambda: password)
-        context.load_verify_locations(authority.certificate_file)
-        context.verify_mode = ssl.CERT_OPTIONAL
-    except (OSError, ssl.SSLError) as error:
-        raise Misfit(f"the API's certificate cannot be used: {error}: check cert_file and key_file of api") from error
-    return context
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway import links
 from gateway.audit import Audit
-from gateway.authority import Authority
+from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
@@ -16,6 +16,7 @@ from gateway.identity.identity import Identity
 from gateway.journal import Journal
 from gateway.latest import Latest
 from gateway.live import Live
+from gateway.revisions.revisions import Revisions
 from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.telemetry.clock_state import ClockState
@@ -38,6 +39,7 @@ class Services:
     audit: Audit
     identity: Identity
     authority: Authority
+    certificates: Certificates
     commands: Gate
     live: Live
     connection: Callable[[str], Connection | None]
@@ -47,6 +49,7 @@ class Services:
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]
     verification: Verification
+    revisions: Revisions
     idempotency: Kept
     templates: Callable[[], Library]
     """The device templates; to make it takes a while the first time: not in the loop."""
