@@ -1,5 +1,6 @@
 """The durable record of what happened: append-only, bounded, self-checking; many readers, each with a cursor."""
 
+from gateway.journal.archive import Archive
 from gateway.journal.journal import Journal, NotStored, Reader
 from gateway.journal.ledger import LaneLedger, Ledger, ReaderLane, VerifyReport
 from gateway.journal.record import DropReason, Lane, Lost, Record
@@ -7,6 +8,7 @@ from gateway.journal.segment import StorageError
 from gateway.journal.store import JournalBusy
 
 __all__ = [
+    "Archive",
     "DropReason",
     "Journal",
     "JournalBusy",

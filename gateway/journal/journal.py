@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ import structlog
 
 from gateway.config.model import JournalOptions
 from gateway.journal import codec
-from gateway.journal.chain import Group
+from gateway.journal.archive import Archive
+from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition, Piece
 from gateway.journal.ledger import Book, LaneLedger, Ledger, ReaderLane, VerifyReport
 from gateway.journal.record import DropReason, Lane, Lost, Record
@@ -43,6 +44,8 @@ FLUSH_BYTES: Final = 512 * 1024
 IDLE_S: Final = 1.0
 RETRY_S: Final = 0.5
 MOST_DEFINITIONS: Final = 10_000
+PICK_AT_ONCE: Final = 64
+"""Records that the writer looks up one by one before it turns to what waits."""
 OBJECT_BYTES: Final = 700
 """What a record in memory weighs besides its columns, about."""
 
@@ -361,6 +364,39 @@ class Journal:
             size += each[1]
         return found
 
+    def recent(self, lane: Lane, first: int, *, max_records: int = 1000) -> list[Record | Lost]:
+        """What memory holds of durable entries from ``first`` on, as :meth:`read` gives them; [] where the files have to be asked."""
+        state = self._lanes[lane]
+        if not 1 <= first < state.head:
+            return []
+        return self._from_tail(state, first, state.head - 1, max_records, MOST_TAIL)
+
+    async def pick(self, lane: Lane, seqs: Sequence[int]) -> list[Record | Lost]:
+        """The durable entries of ``seqs``, in their order: from memory, else from the files in small portions, between which others
+        get their turn. What is beyond the head is left out."""
+        state = self._lanes[lane]
+        found: dict[int, Record | Lost] = {seq: state.tail[seq][0] for seq in seqs if seq in state.tail}
+        asked = [seq for seq in seqs if seq not in found and 1 <= seq < state.head]
+        chain = self._store.chains[lane]
+        for at in range(0, len(asked), PICK_AT_ONCE):
+            some = asked[at : at + PICK_AT_ONCE]
+            found |= await self._loop.run_in_executor(self._writer, _each, chain, some)
+        return [found[seq] for seq in seqs if seq in found]
+
+    def archive(self, lane: Lane) -> Archive:
+        """The sealed files of ``lane``, for one thread that reads them beside the writer; whoever takes it closes it there."""
+        return Archive(self._store.chains[lane], self._definitions)
+
+    def gaps(self, lane: Lane, first: int, last: int) -> list[Lost]:
+        """What is known to be lost, or removed, between ``first`` and ``last``."""
+        book = self._lanes[lane].book
+        with book.lock:
+            return [Lost(epoch, a, b, reason) for a, b, epoch, reason in book.gaps.within(first, last)]
+
+    def first(self, lane: Lane) -> int:
+        """Seq of the oldest record of ``lane`` that is kept; its head when none is."""
+        return self._lanes[lane].book.first
+
     def head(self, lane: Lane) -> int:
         """Seq after the last entry of ``lane`` that can be read: a durable record, or one that is counted as lost."""
         return self._lanes[lane].head
@@ -522,6 +558,10 @@ def _group(entries: list[_Entry]) -> Group:
         values += len(entry.record.batch.tag)
     first, last = entries[0].record, entries[-1].record
     return Group(first.seq, last.seq + 1, rows, definitions, size, values, first.written_ns, last.written_ns)
+
+
+def _each(chain: Chain, seqs: Sequence[int]) -> dict[int, Record | Lost]:
+    return {seq: entry for seq in seqs for entry in chain.read(seq, seq, 1, 1)}
 
 
 def _damage(store: Store, lane: Lane) -> tuple[int, int, list[str]]:

@@ -1,0 +1,232 @@
+"""Follows the journal: folds what becomes durable into roll-ups and saves them now and then. A reader without a voice.
+
+It has no account in the journal: nothing waits for it, nothing is kept for it, and what it makes can be made again. While it
+keeps up it takes the very batches that the journal still holds in memory, a look a second; where it is behind (after a stop,
+or when its file was thrown away) it reads sealed files beside the writer, in small portions, and leaves as much time to
+others as it takes itself. All folding, saving and reading is done by one thread, the history's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+import structlog
+
+from gateway.history.fresh import Fresh, by_device
+from gateway.history.store import Cursor, Loss, Store, is_damage
+from gateway.history.sums import WINDOW_NS, Spoilt
+from gateway.journal import Archive, Journal, Lane, Lost, Record
+from gateway.links import Up
+from gateway.objections import Unavailable
+from protocols.clock import Clock
+from protocols.contract import Refused
+
+log = structlog.get_logger("holdfast.history")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LANE: Final = Lane.TELEMETRY
+LOOK_S: Final = 1.0
+BUSY_LOOK_S: Final = 0.1
+"""Between looks where so much comes that memory would not hold it for a second."""
+BUSY_RECORDS: Final = 500
+RECORDS_AT_ONCE: Final = 1000
+FROM_FILES: Final = 256
+FROM_WRITER: Final = 64
+FOLD_VALUES: Final = 50_000
+FOLD_AFTER_S: Final = 10.0
+"""What gathers is folded at the latest then: rows of one device fold together, and the more there are the less each costs."""
+MOST_FRESH_BYTES: Final = 32 * 1024 * 1024
+GRACE_S: Final = 5.0
+"""A window is saved so long after its end, so that what belongs to it is there."""
+
+
+class Follower:
+    """Owner of the history's thread and of everything that only it may touch."""
+
+    def __init__(self, store: Store, journal: Journal, clock: Clock) -> None:
+        self.store = store
+        self.fresh = Fresh()
+        self.archive: Archive = journal.archive(LANE)
+        self.folded = 0
+        """Values since the start."""
+        self._journal = journal
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
+        self._turn = asyncio.Lock()
+        self._serving = False
+        self._cursor = Cursor()
+        self._gathered: list[Record] = []
+        self._gathered_values = 0
+        self._losses: list[Loss] = []
+        self._stamp_ns = 0
+        """Of the newest record that was seen."""
+        self._fold_at = self._save_at = float("inf")
+
+    @property
+    def behind(self) -> int:
+        """Durable records that have not been looked at."""
+        return max(0, self._journal.head(LANE) - self._cursor.next)
+
+    async def session(self, up: Up) -> None:
+        """Follow until cancelled. Raises Refused where the file cannot be used; whatever is not saved then is read again."""
+        try:
+            await self._begin()
+            up()
+            while True:
+                await self._clock.sleep_until(self._clock.monotonic() + await self._look())
+        except (sqlite3.DatabaseError, OSError, Spoilt) as error:
+            await self._give_up(error)
+        finally:
+            self._serving = False
+            await self._end()
+
+    async def ask(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """What ``work`` says on the history's thread. Raises Unavailable where there is no history just now."""
+        if not self._serving:
+            raise Unavailable("history is not there yet, or its file cannot be used", "look at the log, or ask again")
+        try:
+            return await self._do(work, *args, **more)
+        except (sqlite3.DatabaseError, Spoilt) as error:
+            if is_damage(error):
+                await self._throw_away(error)
+            raise Unavailable(f"history cannot be read ({error})", "ask again: what was damaged is made anew") from error
+
+    async def catch_up(self) -> None:
+        """Fold all that is durable and still in memory, so that an answer ends now."""
+        if self._serving:
+            async with self._turn:
+                while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
+                    pass
+                await self._fold()
+
+    def shut(self) -> None:
+        self._thread.shutdown()
+
+    # one look
+
+    async def _look(self) -> float:
+        """Take what has become durable; returns how long to wait until the next look, in seconds."""
+        async with self._turn:
+            began, before = self._clock.monotonic(), self._cursor.next
+            while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
+                if self._gathered_values >= FOLD_VALUES:
+                    await self._fold()
+            wait_s = BUSY_LOOK_S if self._cursor.next - before > BUSY_RECORDS else LOOK_S
+            if self._cursor.next < self._journal.head(LANE):
+                self._absorb(await self._from_files())
+                wait_s = self._clock.monotonic() - began
+            if self._gathered_values >= FOLD_VALUES or self._clock.monotonic() >= self._fold_at:
+                await self._fold()
+            if self._clock.monotonic() >= self._save_at or self.fresh.bytes > MOST_FRESH_BYTES:
+                await self._save()
+            return wait_s
+
+    async def _from_files(self) -> Sequence[Record | Lost]:
+        first = self._cursor.next
+        if found := await self._do(self.archive.after, first, FROM_FILES):
+            return found
+        return await self._journal.read(LANE, first, max_records=FROM_WRITER)
+
+    def _absorb(self, entries: Sequence[Record | Lost]) -> bool:
+        for entry in entries:
+            if isinstance(entry, Record):
+                self._gathered.append(entry)
+                self._gathered_values += entry.values
+                if self._losses and self._losses[-1].to_ns == 0:
+                    self._losses[-1] = Loss(self._losses[-1].lost, self._losses[-1].from_ns, entry.written_ns)
+                self._stamp_ns = entry.written_ns
+                self._cursor = Cursor(entry.epoch, entry.seq + 1)
+            else:
+                self._losses.append(Loss(entry, self._stamp_ns, 0))
+                self._cursor = Cursor(entry.epoch, entry.last + 1)
+        if entries and self._fold_at == float("inf"):
+            self._fold_at = self._clock.monotonic() + FOLD_AFTER_S
+        return bool(entries)
+
+    async def _fold(self) -> None:
+        records, self._gathered, self._gathered_values, self._fold_at = self._gathered, [], 0, float("inf")
+        if records:
+            await self._do(self._fold_records, records)
+
+    def _fold_records(self, records: list[Record]) -> None:
+        for device, some in by_device(records).items():
+            self.fresh.take(self.store.source(device), some)
+        self.folded += sum(record.values for record in records)
+
+    async def _save(self) -> None:
+        await self._fold()
+        now_ns = self._clock.time_ns()
+        losses = [each if each.to_ns else Loss(each.lost, each.from_ns, now_ns) for each in self._losses]
+        await self._do(self._save_fresh, self._cursor, losses)
+        self._losses = []
+        self._set_alarm()
+
+    def _save_fresh(self, cursor: Cursor, losses: list[Loss]) -> None:
+        self.store.save(self.fresh, LANE.value, cursor, losses)
+        self.fresh.clear()
+
+    def _set_alarm(self) -> None:
+        """The next window's end, and a little."""
+        left_s = (WINDOW_NS - self._clock.time_ns() % WINDOW_NS) * 1e-9
+        self._save_at = self._clock.monotonic() + left_s + GRACE_S
+
+    def losses(self) -> list[Loss]:
+        """What was lost and is not saved yet."""
+        return [each if each.to_ns else Loss(each.lost, each.from_ns, self._clock.time_ns()) for each in self._losses]
+
+    # beginning and end
+
+    async def _begin(self) -> None:
+        await self._do(self.store.open)
+        await self._start_over(await self._do(self.store.cursor, LANE.value))
+        self._serving = True
+
+    async def _start_over(self, cursor: Cursor) -> None:
+        """Go on from what is saved. Where the journal is another one than that speaks of, nothing is where it was."""
+        self._gathered, self._gathered_values, self._losses, self._stamp_ns = [], 0, [], 0
+        await self._do(self.fresh.clear)
+        if cursor.next > 1 and not await self._is_ours(cursor):
+            log.warning("history_of_another_journal", advice="roll-ups are kept, single values of before are not found any more")
+            await self._do(self.store.forget_places)
+            cursor = Cursor()
+        self._cursor = Cursor(cursor.epoch, max(cursor.next, self._journal.first(LANE)))
+        self._set_alarm()
+
+    async def _is_ours(self, cursor: Cursor) -> bool:
+        if cursor.next > self._journal.head(LANE):
+            return False
+        before = await self._journal.read(LANE, cursor.next - 1, max_records=1, last=cursor.next - 1)
+        return not before or not isinstance(before[0], Record) or before[0].epoch == cursor.epoch
+
+    async def _throw_away(self, error: Exception) -> None:
+        async with self._turn:
+            await self._do(self.store.begin_anew, str(error))
+            await self._start_over(Cursor())
+
+    async def _give_up(self, error: Exception) -> None:
+        """Say why there is no history, so that it is tried again. Raises Refused."""
+        if is_damage(error):
+            with contextlib.suppress(sqlite3.Error, OSError):  # the next session meets it again, and says it
+                await self._do(self.store.begin_anew, str(error))
+        raise Refused(f"history: {error}: look at its disk and its max_bytes; readings are not touched by it") from error
+
+    async def _end(self) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError, Spoilt):  # what is not saved is read again
+            await self._fold()
+            if self.fresh.values:
+                await self._do(self._save_fresh, self._cursor, self._losses)
+        await self._do(self._close)
+
+    def _close(self) -> None:
+        self.archive.close()
+        self.store.close()
+
+    async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **more))
