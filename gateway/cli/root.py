@@ -35,16 +35,22 @@ class _Later:
 
 
 LATER: Final = {
+    "apply": _Later("gateway.cli.revisions", "apply"),
     "audit": _Later("gateway.cli.audit", "audit"),
     "browse": _Later("gateway.cli.browse", "browse"),
+    "confirm": _Later("gateway.cli.revisions", "confirm"),
     "consume": _Later("gateway.cli.consume", "consume"),
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
+    "diff": _Later("gateway.cli.revisions", "diff"),
     "find-number": _Later("gateway.cli.find", "find_number"),
+    "history": _Later("gateway.cli.revisions", "history"),
     "import": _Later("gateway.cli.browse", "import_"),
     "journal": _Later("gateway.cli.journal", "journal"),
-    "openapi": _Later("gateway.cli.openapi", "openapi"),
     "opcua": _Later("gateway.cli.opcua", "opcua"),
+    "openapi": _Later("gateway.cli.openapi", "openapi"),
+    "plan": _Later("gateway.cli.revisions", "plan"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
+    "rollback": _Later("gateway.cli.revisions", "rollback"),
     "scan": _Later("gateway.cli.scan", "scan"),
     "template": _Later("gateway.cli.template", "template"),
     "token": _Later("gateway.cli.access", "token"),
