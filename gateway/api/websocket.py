@@ -1,7 +1,7 @@
 """A WebSocket as the API serves it: little memory for whoever does not read, and refusals that say why.
 
-uvicorn's protocol with two things changed. Where a client takes nothing, the transport holds LEAST_BUFFER and no half megabyte. And
-a close frame is written although the transport is full: it is a hundred bytes, and tells the client why it was cut.
+uvicorn's protocol with two things changed. Where a client takes nothing, transport and kernel hold MOST_BUFFER each and no megabytes.
+And a close frame is written although the transport is full: it is a hundred bytes, and tells the client why it was cut.
 
 A handshake that is refused is answered with problem details (RFC 9457) over HTTP, as every other request. What a browser opens from
 the page of somebody else is refused: it would come with the user's cookie (RFC 6455, 10.2).
@@ -9,7 +9,8 @@ the page of somebody else is refused: it would come with the user's cookie (RFC 
 
 from __future__ import annotations
 
-from asyncio.transports import BaseTransport, Transport
+import socket
+from asyncio.transports import BaseTransport
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,8 +33,8 @@ PING_S: Final = 20.0
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        if isinstance(transport, Transport) or hasattr(transport, "set_write_buffer_limits"):
-            transport.set_write_buffer_limits(high=MOST_BUFFER)
+        self.transport.set_write_buffer_limits(high=MOST_BUFFER)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_BUFFER)
 
     async def send(self, message: Any) -> None:  # Any: uvicorn's own
         if message["type"] == "websocket.close":

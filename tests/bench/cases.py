@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import rtu_line, whole
+from tests.bench import live, rtu_line, whole
 from tests.bench.broker import broker
 from tests.bench.drain import drain, drain_deep, drain_narrow
 from tests.bench.loads import FULL, LINEAR, PACED, PLANT, SMALL, UNIT_IDS, USUAL, Load, site
@@ -94,6 +94,12 @@ def flat(result: dict[str, Any]) -> Figures:  # Any: a dataclass as JSON
     return figures
 
 
+def _live(quick: bool) -> list[Case]:
+    load = replace(SMALL, seconds=30.0, warm_s=2.0)
+    names = {0: "nobody follows", live.CLIENTS: f"{live.CLIENTS} clients, 1 stalled"}
+    return [Case("live", name, partial(live.measure, load.quick() if quick else load, many)) for many, name in names.items()]
+
+
 # -------------------------------------------------------------------------------------------------- beside it
 
 
@@ -161,6 +167,7 @@ BENCHES: Final = (
     Bench("drain", "the broker was away: history goes out beside live values", _drain, usual=True),
     Bench("drain-deep", "the same after days, and after an hour of a large plant", _drain_deep),
     Bench("drain-narrow", "the same over a link that carries little and queues much", _drain_narrow),
+    Bench("live", "the live stream: 200 clients over TLS, one of them stalled", _live),
     Bench("unit-ids", "100 devices behind one connection", lambda quick: _whole("unit-ids", UNIT_IDS, quick)),
     Bench("linear", "the same device 10, 100 and 500 times", lambda quick: _whole("linear", LINEAR, quick)),
     Bench("bare", "the least that Python can do: no journal, JSON, nothing checked", _bare),

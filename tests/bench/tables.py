@@ -65,6 +65,12 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     **dict.fromkeys(("paced", "full", "unit-ids", "linear"), GATEWAY),
     **dict.fromkeys(("drain", "drain-deep", "drain-narrow"), DRAIN),
     **dict.fromkeys(("bare", "driver"), (RATE, COST, CORE, PEAK)),
+    "live": (
+        *(RATE, Column("frames/s", "frames_per_s", _plain(0)), CORE, PEAK, P50, P99),
+        Column("worst ms", "latency_most_s", _ms),
+        *(MISSED, Column("late p99 ms", "late_p99_s", _ms), Column("skipped", "skipped", _plain(0)), Column("gaps", "gaps", _plain(0))),
+        *(Column("cut", "cut", _plain(0)), NOISE),
+    ),
     "rtu": (
         Column("used", "used", _percent(1)),
         Column("busy", "busy", _percent(1)),

@@ -208,7 +208,7 @@ async def follow_live_events(
     device: Names = None,
     tag: Names = None,
     kind: Annotated[list[KindName] | None, Parameter(max_items=13, description="Kinds of value.")] = None,
-    least_quality: LeastQuality = "bad",
+    least_quality: Annotated[LeastQuality, Parameter(description="Values of a worse quality are left out.")] = "bad",
     every_ms: Annotated[int, Parameter(ge=0, le=3_600_000, description="At most one value of a tag in this time; 0: every.")] = 0,
     snapshot: Annotated[bool, Parameter(description="Begin with the latest values.")] = True,
     resume: Annotated[str | None, Parameter(max_length=LONGEST_PLACE, description="As Last-Event-ID, which goes before.")] = None,
