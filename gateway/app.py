@@ -343,7 +343,7 @@ class Appliance:
             return []
         serve = await _serve()
         try:
-            await asyncio.to_thread(serve.must_be_usable, site.api, self._services(), bind=now is None or not _same_port(now, site.api))
+            await serve.must_be_usable(site.api, self._services(), bind=not _same_port(now, site.api))
         except DriverError as error:
             return [Problem("api", str(error))]
         return []

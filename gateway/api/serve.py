@@ -90,9 +90,10 @@ class ApiServer:
                 await _ended(task, server)
 
 
-def must_be_usable(options: Api, services: Services, *, bind: bool) -> None:
+async def must_be_usable(options: Api, services: Services, *, bind: bool) -> None:
     """Raises Misfit or Refused where an API with ``options`` could not serve; ``bind`` tries its address too."""
-    _context(options, services)
+    await services.certificates.open()
+    await asyncio.to_thread(Trust(options, services).context)
     if bind:
         with _bound(options):
             pass
