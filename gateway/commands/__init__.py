@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gateway.commands.course import Course, Stage
 from gateway.commands.gate import Gate
+from gateway.commands.origin import Origin
 
-__all__ = ["Gate"]
+__all__ = ["Course", "Gate", "Origin", "Stage"]
