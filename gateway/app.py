@@ -17,13 +17,14 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import authority, config, control, idempotency, links, questions, shadow
+from gateway import authority, commands, config, control, idempotency, links, questions, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.config.api import Api
+from gateway.config.commands import Commands
 from gateway.config.compare import Change
 from gateway.config.drivers import Drivers, installed
 from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
@@ -150,7 +151,14 @@ class Appliance:
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
-        self.commands = Gate(self._connection_of, self.record, clock)
+        self.commands = Gate(
+            self._connection_of,
+            self.record,
+            clock,
+            memory=commands.Memory(state),
+            options=lambda: self._site.commands if self._site else Commands(),
+            seen=self.latest.batches,
+        )
         self.shadows = Shadows(state, self.latest, self.commands, clock, self.clock_state)
         self._lines: dict[str, _Line] = {}
         self._deliveries: dict[str, _Delivery] = {}
@@ -236,6 +244,7 @@ class Appliance:
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
+        await self.commands.close()
         await self.verification.stop()
         await self._stop_apis()
         for name in list(self._faces):
@@ -437,7 +446,7 @@ _MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that i
 _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
-MIGRATIONS: Final = (authority.MIGRATIONS, identity.MIGRATIONS, idempotency.MIGRATIONS, shadow.MIGRATIONS, revision_store.MIGRATIONS)
+MIGRATIONS: Final = (authority.MIGRATIONS, identity.MIGRATIONS, idempotency.MIGRATIONS, commands.MIGRATIONS, shadow.MIGRATIONS, revision_store.MIGRATIONS)
 """The tables of every part that keeps state."""
 
 
@@ -478,6 +487,7 @@ async def running(
                 control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
+                await appliance.commands.begin()
                 await appliance.apply(site)
                 revisions.run(appliance, tasks)
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.commands.course import Course, Stage
 from gateway.commands.gate import Gate
+from gateway.commands.memory import MIGRATIONS, Memory
 from gateway.commands.origin import Origin
 
-__all__ = ["Course", "Gate", "Origin", "Stage"]
+__all__ = ["MIGRATIONS", "Course", "Gate", "Memory", "Origin", "Stage"]
