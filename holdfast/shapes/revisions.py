@@ -16,6 +16,7 @@ Reason = Annotated[str, Meta(max_length=1000, description="Why, for whoever read
 Within = Annotated[
     float, Meta(ge=1, le=86_400, description="Seconds until the gateway goes back by itself unless it is confirmed.", examples=[120])
 ]
+Base = Annotated[int, Meta(ge=0, le=2**53, description="Refuse (412) unless this revision runs: base of the plan.")]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +168,7 @@ class ApplyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ]
     reason: Reason = ""
     confirm_within_s: Within | None = None
-    base: Annotated[int | None, Meta(ge=0, le=2**53, description="Refuse (412) unless this revision runs. From the plan.")] = None
+    base: Base | None = None
 
 
 class ConfirmRevision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,4 +182,4 @@ class RollBack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     reason: Reason = ""
     confirm_within_s: Within | None = None
-    base: Annotated[int | None, Meta(ge=0, le=2**53, description="Refuse (412) unless this revision runs.")] = None
+    base: Base | None = None
