@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from gateway.authority.authority import Authority
+from gateway.authority.certificates import MIGRATIONS, Certificate, Certificates
 
-__all__ = ["Authority"]
+__all__ = ["MIGRATIONS", "Authority", "Certificate", "Certificates"]

@@ -10,16 +10,19 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Final
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.authority.request import PublicKey
 from protocols.clock import Clock
 
 CA_DAYS: Final = 20 * 365
@@ -28,6 +31,20 @@ RENEW_DAYS: Final = 30
 """The API's certificate is renewed when it has fewer days left."""
 BACK_DATED: Final = timedelta(days=1)
 """Clocks of those who check are not always right."""
+
+
+CRL_DAYS: Final = 30
+"""A list of what is revoked is good for so long; a new one is made every day."""
+CRL_BACK_DATED: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A certificate that is good no longer."""
+
+    serial: int
+    time: datetime
+    reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
 
 
 class Authority:
@@ -77,6 +94,64 @@ class Authority:
             _write(chain, _pem(signed.sign(own_key, hashes.SHA256())) + _pem(own))
         return chain, key_file
 
+    def renew_server(self, names: Iterable[str]) -> None:
+        """A new certificate and key for the API, whatever is left of the old one."""
+        self._own()
+        (self._folder / "server.pem").unlink(missing_ok=True)
+        self.server_files(names)
+
+    def sign(self, key: PublicKey, name: str, urn: str, days: int) -> x509.Certificate:
+        """A certificate with which the holder of ``key`` shows, as a client, that it is ``name``; ``urn`` says it in full."""
+        own_key, _ = self._own()
+        builder = self._builder(name, key, days)
+        full_name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(quote(urn, safe=":"))])
+        builder = builder.add_extension(full_name, critical=False)
+        builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+        return builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False).sign(
+            own_key, hashes.SHA256()
+        )
+
+    @property
+    def own(self) -> x509.Certificate:
+        """The authority's own certificate."""
+        return self._own()[1]
+
+    @property
+    def crl_file(self) -> Path:
+        """The list of what is revoked, PEM (RFC 5280, 5); there may be none yet."""
+        return self._folder / "crl.pem"
+
+    def crl(self) -> x509.CertificateRevocationList | None:
+        """The list as it is on the disk, if it is there, whole, and ours."""
+        try:
+            found = x509.load_pem_x509_crl(self.crl_file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        own_key, _ = self._own()
+        return found if found.is_signature_valid(own_key.public_key()) else None
+
+    def write_crl(self, revoked: Iterable[Revoked]) -> x509.CertificateRevocationList:
+        """Make the list anew, with ``revoked``. Its time is after that of the one before, by which OpenSSL takes the newer."""
+        own_key, own = self._own()
+        before, now = self.crl(), _now(self._clock)
+        since, number = now - CRL_BACK_DATED, 1
+        if before is not None:
+            after = before.last_update_utc + timedelta(seconds=1)
+            since = max(since, after) if after <= now else since
+            number = before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1
+        builder = x509.CertificateRevocationListBuilder().issuer_name(own.subject).last_update(since)
+        builder = builder.next_update(now + timedelta(days=CRL_DAYS)).add_extension(x509.CRLNumber(number), critical=False)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(own_key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+        for each in revoked:
+            one = x509.RevokedCertificateBuilder().serial_number(each.serial).revocation_date(each.time)
+            if each.reason is not x509.ReasonFlags.unspecified:
+                one = one.add_extension(x509.CRLReason(each.reason), critical=False)
+            builder = builder.add_revoked_certificate(one.build())
+        made = builder.sign(own_key, hashes.SHA256())
+        _write(self.crl_file, made.public_bytes(serialization.Encoding.PEM))
+        return made
+
     def _is_good(self, chain: Path, key_file: Path, wanted: list[x509.GeneralName]) -> bool:
         if not (chain.exists() and key_file.exists()):
             return False
@@ -85,7 +160,7 @@ class Authority:
         lasts = found.not_valid_after_utc - _now(self._clock) > timedelta(days=RENEW_DAYS)
         return lasts and set(held) == set(wanted) and found.issuer == self._own()[1].subject
 
-    def _builder(self, common_name: str, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+    def _builder(self, common_name: str, public_key: PublicKey, days: int) -> x509.CertificateBuilder:
         now = _now(self._clock)
         own_key, own = self._own()
         return (
@@ -104,17 +179,6 @@ class Authority:
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, now: datetime) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holdfast {name}"[:64])])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -124,9 +188,23 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, now: datetime) -> x
         .not_valid_before(now - BACK_DATED)
         .not_valid_after(now + timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -37,6 +37,12 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         tuple[Host, ...],
         Meta(max_length=64, description="Host names and addresses, besides the machine's own, for which the own certificate is good."),
     ] = ()
+    client_ca_file: Annotated[
+        Path, Meta(description="PEM file of further authorities whose clients' certificates may be granted; the own one's always may.")
+    ] = ""
+    client_crl_file: Annotated[
+        Path, Meta(description="PEM file of what those authorities have revoked; it is read again when it changes.")
+    ] = ""
     access: Annotated[Access, Meta(description="For how long people and programs are let in.")] = Access()
 
 
