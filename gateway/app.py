@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import authority, commands, config, control, idempotency, links, questions, shadow
+from gateway import authority, commands, config, control, idempotency, links, questions, repairs, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority, Certificates
@@ -40,6 +40,8 @@ from gateway.latest import Latest
 from gateway.live import Live
 from gateway.objections import Unfit
 from gateway.pipeline import pipeline
+from gateway.repairs import Repairs
+from gateway.repairs import Sources as RepairSources
 from gateway.report import ReportByException
 from gateway.revisions import console as revision_console
 from gateway.revisions import store as revision_store
@@ -174,6 +176,7 @@ class Appliance:
         self.idempotency = Kept(state, clock)
         self.authority = Authority(state.folder / "authority", name, clock)
         self.certificates = Certificates(self.authority, state, clock)
+        self.repairs = Repairs(self._repair_sources())
 
     @property
     def site(self) -> model.Site:
@@ -363,6 +366,27 @@ class Appliance:
                 await _stop_api(one)
         self._api = self._old_api = None
 
+    def _repair_sources(self) -> RepairSources:
+        return RepairSources(
+            site=lambda: self.site,
+            statuses=lambda: self.statuses,
+            connection=self.connection,
+            latest=self.latest,
+            journal=self.journal,
+            state=self.state,
+            audit=self.audit,
+            clock=self._clock,
+            clock_state=self.clock_state,
+            shadows=self.shadows,
+            commands=self.commands,
+            revisions=self.revisions,
+            api_certificate=self._api_certificate,
+        )
+
+    def _api_certificate(self) -> Path | None:
+        api = self.site.api
+        return None if api is None else Path(api.cert_file) if api.cert_file else self.state.folder / "authority" / "server.pem"
+
     def _services(self) -> Services:
         return Services(
             clock=self._clock,
@@ -380,6 +404,7 @@ class Appliance:
             connection=self.connection,
             clock_state=self.clock_state,
             shadows=self.shadows,
+            repairs=self.repairs,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
             verification=self.verification,
@@ -446,7 +471,15 @@ _MakeFace = Callable[[Any, _FaceParts], links.Session]  # Any: the Struct that i
 _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_server}
 
 
-MIGRATIONS: Final = (authority.MIGRATIONS, identity.MIGRATIONS, idempotency.MIGRATIONS, commands.MIGRATIONS, shadow.MIGRATIONS, revision_store.MIGRATIONS)
+MIGRATIONS: Final = (
+    authority.MIGRATIONS,
+    identity.MIGRATIONS,
+    idempotency.MIGRATIONS,
+    commands.MIGRATIONS,
+    shadow.MIGRATIONS,
+    revision_store.MIGRATIONS,
+    repairs.MIGRATIONS,
+)
 """The tables of every part that keeps state."""
 
 
@@ -484,6 +517,7 @@ async def running(
                 appliance.audit.kept(),
                 appliance.clock_state.watched(appliance.record),
                 appliance.shadows.working(),
+                appliance.repairs.watching(),
                 control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):

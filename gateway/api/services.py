@@ -16,6 +16,7 @@ from gateway.identity.identity import Identity
 from gateway.journal import Journal
 from gateway.latest import Latest
 from gateway.live import Live
+from gateway.repairs import Repairs
 from gateway.revisions.revisions import Revisions
 from gateway.shadow import Shadows
 from gateway.state import State
@@ -45,6 +46,7 @@ class Services:
     connection: Callable[[str], Connection | None]
     clock_state: ClockState
     shadows: Shadows
+    repairs: Repairs
     statuses: Callable[[], Sequence[links.Status]]
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]
