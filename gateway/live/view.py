@@ -95,7 +95,7 @@ class View:
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    listed = "|".join(translate(pattern) for pattern in patterns)
+    listed = "|".join(translate(pattern.replace("[", "[[]")) for pattern in patterns)  # only * and ? stand for something
     return re.compile(listed) if listed else None
 
 

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
+from gateway import state
 from gateway.app import MIGRATIONS
 from gateway.identity.identity import Identity
 from gateway.identity.principal import Role
-from gateway.state import State
 from protocols.clock import SystemClock
 from tests.bench.loads import GATEWAY, GROUP, STAMP_DEVICE, Load, connections
 from tests.bench.measure import Machine, Spread, cpu_s, peak_bytes, quantile_bound
@@ -84,12 +86,10 @@ async def clients(port: int, authority: str, many: int, seconds: float, tokens: 
     return seen
 
 
-async def _subscribed(
-    port: int, context: ssl.SSLContext, token: str, sock: socket.socket | None = None, **more: Any
-) -> ClientConnection:  # Any: connect's
+async def _subscribed(port: int, context: ssl.SSLContext, token: str) -> ClientConnection:
     headers = {"Authorization": f"Bearer {token}"}
     url = f"wss://localhost:{port}/api/v1/live"
-    connection = await connect(url, ssl=context, additional_headers=headers, compression=None, max_size=None, sock=sock, **more)
+    connection = await connect(url, ssl=context, additional_headers=headers, compression=None, max_size=None)
     await connection.send(json.dumps({"type": "subscribe", "streams": ["values", "events"]}))
     return connection
 
@@ -116,20 +116,34 @@ async def _reader(port: int, context: ssl.SSLContext, token: str, ready: asyncio
 
 async def _stalled(port: int, context: ssl.SSLContext, token: str, ready: asyncio.Event, seen: Seen) -> None:
     """Subscribes, and reads nothing more: its small socket buffer fills, and what it would read stays with the gateway."""
-    sock = socket.create_connection(("127.0.0.1", port))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection = await _subscribed(port, context, token, sock, max_queue=1, ping_interval=None, server_hostname="localhost")
+    protocol = ClientProtocol(parse_uri(f"wss://localhost:{port}/api/v1/live"), max_size=None)
+    tls = await asyncio.to_thread(_opened, port, context, token, protocol)
     ready.set()
-    connection.transport.pause_reading()
     try:
         await asyncio.sleep(3600)
     finally:
-        connection.transport.resume_reading()
-        with suppress(ConnectionClosed, TimeoutError):
-            async with asyncio.timeout(5):
-                while True:
-                    await connection.recv()
-        seen.stalled = f"{connection.close_code} {connection.close_reason}"
+        with tls, suppress(OSError):
+            while received := tls.recv(65536):
+                protocol.receive_data(received)
+        seen.stalled = f"{protocol.close_code} {protocol.close_reason}"
+
+
+def _opened(port: int, context: ssl.SSLContext, token: str, protocol: ClientProtocol) -> ssl.SSLSocket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(15)
+    sock.connect(("127.0.0.1", port))
+    tls = context.wrap_socket(sock, server_hostname="localhost")
+    request = protocol.connect()
+    request.headers["Authorization"] = f"Bearer {token}"
+    protocol.send_request(request)
+    tls.sendall(b"".join(protocol.data_to_send()))
+    while not protocol.events_received():
+        protocol.receive_data(tls.recv(1))
+    assert protocol.state is State.OPEN, protocol.handshake_exc
+    protocol.send_text(json.dumps({"type": "subscribe", "streams": ["values", "events"]}).encode())
+    tls.sendall(b"".join(protocol.data_to_send()))
+    return tls
 
 
 # -------------------------------------------------------------------------------------------------- the bench
@@ -207,11 +221,11 @@ def _site(load: Load, ports: Sequence[int], port: int, metrics_port: int, folder
 async def _tokens(folder: Path, many: int) -> list[str]:
     """Put by before the gateway starts."""
     clock = SystemClock()
-    state = await State.open(folder, MIGRATIONS, clock)
-    identity = Identity(state, clock)
+    kept = await state.State.open(folder, MIGRATIONS, clock)
+    identity = Identity(kept, clock)
     tokens = [await identity.issue_token(f"bench-{at}", Role.VIEWER, lifetime_s=3600, made_by="bench") for at in range(many)]
     await identity.close()
-    await state.close()
+    await kept.close()
     return tokens
 
 

@@ -65,7 +65,7 @@ async def live(socket: _Socket, services: Given) -> None:
 
 async def _converse(socket: _Socket, client: Client) -> None:
     hearing, telling = asyncio.create_task(_hear(socket, client)), asyncio.create_task(_tell(socket, client))
-    ending = asyncio.create_task(client.ended.wait())
+    ending = asyncio.create_task(_ended(client))
     try:
         await asyncio.wait({hearing, telling, ending}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -140,7 +140,7 @@ class _Events(ASGIResponse):
         headers = [(key.encode(), value.encode()) for key, value in {"content-type": MEDIA_TYPE, **HEADERS}.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         telling = asyncio.create_task(_tell_events(client, send))
-        tasks = [telling, asyncio.create_task(_gone(receive)), asyncio.create_task(client.ended.wait())]
+        tasks = [telling, asyncio.create_task(_gone(receive)), asyncio.create_task(_ended(client))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             stuck = client.stalled and not telling.done()
@@ -162,6 +162,10 @@ async def _tell_events(client: Client, send: Send) -> None:
     while (frame := await client.next()) is not None:
         body = b"id: %s\nevent: %s\ndata: %s\n\n" % (place_of(client.told_to), frame.type.encode(), frame.data)
         await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _ended(client: Client) -> None:
+    await client.ended.wait()
 
 
 async def _gone(receive: Receive) -> None:
