@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from litestar import Response
 from litestar.datastructures import Cookie
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from gateway.api.operation import Asked, Given, Reach, delete, get, note, post, put
 from gateway.api.paging import Cursor, Limit, page
@@ -35,7 +35,7 @@ SessionId = Annotated[str, Parameter(max_length=64, description="Id of the sessi
     audited=False,
     idempotency=False,
 )
-async def create_session(services: Given, request: Asked, data: SignIn) -> Response[SignedIn]:
+async def create_session(services: Given, request: Asked, data: JSONBody[SignIn]) -> Response[SignedIn]:
     """With a name and a password. Each attempt too many doubles the wait (429, Retry-After)."""
     if data.form == "cookie":
         must_be_same_origin(request.scope)
@@ -54,7 +54,7 @@ async def create_session(services: Given, request: Asked, data: SignIn) -> Respo
     audited=False,
     idempotency=False,
 )
-async def create_claim(services: Given, request: Asked, data: Claim) -> Response[SignedIn]:
+async def create_claim(services: Given, request: Asked, data: JSONBody[Claim]) -> Response[SignedIn]:
     """With the code that the gateway said in its log when it was started. There is no default password."""
     if data.form == "cookie":
         must_be_same_origin(request.scope)
@@ -105,7 +105,7 @@ async def delete_session(services: Given, request: Asked) -> Response[None]:
     status=204,
     idempotency=False,
 )
-async def change_password(services: Given, request: Asked, data: PasswordChange) -> None:
+async def change_password(services: Given, request: Asked, data: JSONBody[PasswordChange]) -> None:
     """Every other session of the user ends."""
     shown_of = shown_by(request.scope)
     session = services.identity.session_of(shown_of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Annotated, Final
 
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter, QueryParameter
 
 from gateway.api.operation import Asked, Given, Reach, delete, get, note, post
 from gateway.api.paging import Cursor, Limit, page
@@ -16,7 +16,7 @@ from holdfast.shapes.common import Page
 from holdfast.shapes.tokens import IssuedToken, NewToken, Token
 
 TokenId = Annotated[str, Parameter(max_length=200, description="Id of the token.")]
-Everybodys = Annotated[bool, Parameter(query="all", description="Everybody's; for administrators of the gateway.")]
+Everybodys = Annotated[bool, QueryParameter(name="all", description="Everybody's; for administrators of the gateway.")]
 _OWN: Final = {"permission": Permission.OWN_ACCOUNT, "reach": Reach.OWN, "tag": "tokens"}
 
 
@@ -30,7 +30,7 @@ async def list_tokens(
 
 
 @post("/tokens", id="create_token", summary="Make a token", problems=(409,), idempotency=False, **_OWN)
-async def create_token(services: Given, request: Asked, data: NewToken) -> IssuedToken:
+async def create_token(services: Given, request: Asked, data: JSONBody[NewToken]) -> IssuedToken:
     """Its secret is in this answer and nowhere else. A token never reaches further than whoever makes it, and ends with them, unless
     an administrator makes it for a machine."""
     scopes = None if data.scopes is None else frozenset(Permission(each) for each in data.scopes)

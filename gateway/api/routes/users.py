@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Annotated, Final
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 from msgspec import UNSET
 
 from gateway.api.conditional import must_match
@@ -31,7 +31,7 @@ async def list_users(services: Given, limit: Limit = 100, cursor: Cursor = None)
 
 
 @post("/users", id="create_user", summary="Add a user", problems=(409,), idempotency=False, **_ADMINISTRATORS)
-async def create_user(services: Given, request: Asked, data: NewUser) -> User:
+async def create_user(services: Given, request: Asked, data: JSONBody[NewUser]) -> User:
     """Nobody gives more than they have themselves."""
     note(request, on=f"user:{data.name}", after={"role": data.role, "tenant": data.tenant})
     user = await services.identity.accounts.add_user(request.user, data.name, data.password, Role(data.role), data.tenant)
@@ -44,7 +44,7 @@ async def get_user(services: Given, user: UserOf) -> User:
 
 
 @patch("/users/{user:str}", id="change_user", summary="Change role or tenant, shut out, let in", problems=(409, 412), **_ADMINISTRATORS)
-async def change_user(services: Given, request: Asked, user: UserOf, data: UserChange) -> User:
+async def change_user(services: Given, request: Asked, user: UserOf, data: JSONBody[UserChange]) -> User:
     """The user's sessions end, and tokens that reach further than the user does then. The last administrator stays one."""
     before = services.identity.users.get(user)
     must_match(request, shown(services, before))
@@ -69,7 +69,7 @@ async def delete_user(services: Given, request: Asked, user: UserOf) -> None:
 
 
 @put("/users/{user:str}/password", id="set_password", summary="Set a user's password", status=204, idempotency=False, **_ADMINISTRATORS)
-async def set_password(services: Given, request: Asked, user: UserOf, data: NewPassword) -> None:
+async def set_password(services: Given, request: Asked, user: UserOf, data: JSONBody[NewPassword]) -> None:
     """The user's sessions end; if they tried too often, they may try again."""
     note(request, on=f"user:{user}")
     await services.identity.accounts.set_password(request.user, user, data.password)
