@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from gateway.api.operation import Asked, Given, Reach, Seen, delete, get, note, post
 from gateway.api.paging import Cursor, Limit, page_of
@@ -70,7 +70,7 @@ async def fix_repair(request: Asked, services: Given, sight: Seen, repair: Repai
     status=200,
     problems=(404,),
 )
-async def put_off_repair(request: Asked, services: Given, sight: Seen, repair: RepairId, data: PutOffWish) -> Repair:
+async def put_off_repair(request: Asked, services: Given, sight: Seen, repair: RepairId, data: JSONBody[PutOffWish]) -> Repair:
     entry = await services.repairs.put_off(repair, sight, by=request.user.called, reason=data.reason, for_s=data.for_s)
     _note(request, entry, data.reason)
     return shown(entry)

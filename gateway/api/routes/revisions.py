@@ -10,7 +10,7 @@ import msgspec
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from gateway import config
 from gateway.api.conditional import must_match
@@ -99,7 +99,7 @@ async def plan_revision(services: Given, request: Asked) -> Plan:
     request_max_body_size=MOST_BYTES,
     **_CHANGE,
 )
-async def apply_revision(services: Given, request: Asked, data: ApplyDocument) -> Response[Applied]:
+async def apply_revision(services: Given, request: Asked, data: JSONBody[ApplyDocument]) -> Response[Applied]:
     """Answers when everything but the API is swapped; where the API moves, the answer gets out before. With confirm_within_s the
     gateway goes back by itself unless the revision is confirmed in time, also over a crash."""
     must_match(request, services.revisions.configuration())
@@ -122,14 +122,14 @@ async def get_revision(services: Given, number: Number) -> RevisionDetail:
 
 
 @post("/revisions/{number:int}/confirm", id="confirm_revision", summary="Keep a revision that is on trial", status=200, **_CHANGE)
-async def confirm_revision(services: Given, request: Asked, number: Number, data: ConfirmRevision) -> Revision:
+async def confirm_revision(services: Given, request: Asked, number: Number, data: JSONBody[ConfirmRevision]) -> Revision:
     """Twice is fine. 409 where it is over, or was never on trial."""
     note(request, on=f"revision {number}", after={"reason": data.reason})
     return await services.revisions.confirm(number, _who(request), data.reason)
 
 
 @post("/revisions/{number:int}/rollback", id="roll_back_revision", summary="Have an earlier document run again", problems=(412,), **_CHANGE)
-async def roll_back_revision(services: Given, request: Asked, number: Number, data: RollBack) -> Response[Applied]:
+async def roll_back_revision(services: Given, request: Asked, number: Number, data: JSONBody[RollBack]) -> Response[Applied]:
     """The document of revision ``number`` runs, as a new revision. Of a revision on trial: it ends, and what it replaced runs."""
     note(request, on=f"revision {number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
     applied = await services.revisions.roll_back(
@@ -139,7 +139,7 @@ async def roll_back_revision(services: Given, request: Asked, number: Number, da
 
 
 @post("/revisions/rollback", id="roll_back", summary="Go back to what was confirmed before", problems=(404, 412), **_CHANGE)
-async def roll_back(services: Given, request: Asked, data: RollBack) -> Response[Applied]:
+async def roll_back(services: Given, request: Asked, data: JSONBody[RollBack]) -> Response[Applied]:
     """Ends the trial, if there is one; else runs the document that was confirmed before the one that runs."""
     note(request, on=f"revision {services.revisions.number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
     applied = await services.revisions.roll_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from litestar.params import JSONBody
 
 from gateway.api.conditional import must_match
 from gateway.api.operation import Asked, Given, Reach, Seen, get, note, patch
@@ -62,7 +63,7 @@ async def get_shadow(services: Given, sight: Seen, device: DeviceName) -> Shadow
     summary="Desire other values of a device",
     problems=(404, 409, 412),
 )
-async def change_shadow(request: Asked, services: Given, sight: Seen, device: DeviceName, data: ShadowChange) -> Shadow:
+async def change_shadow(request: Asked, services: Given, sight: Seen, device: DeviceName, data: JSONBody[ShadowChange]) -> Shadow:
     """Each tag that is named is desired anew: written once, when the device answers and reports another value."""
     one = must_see(services, sight, device)
     before = services.shadows.standing(one)
