@@ -92,6 +92,7 @@ class Gate:
         self._sent_ns: OrderedDict[tuple[str, str], int] = OrderedDict()
         """When a command was last sent to a tag; by device and tag."""
         self._lock_outs: dict[str, LockOut] = {}
+        self._is_closed = False
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -110,6 +111,7 @@ class Gate:
 
     async def close(self) -> None:
         """Carry out nothing more: what is on its way or waits has failed."""
+        self._is_closed = True
         for device, worker in list(self._workers.items()):
             await cancel(worker)
             for course in self._queues.pop(device, ()):
@@ -236,6 +238,8 @@ class Gate:
     def _objection(self, course: Course) -> str:
         """Why it cannot be, whatever the field says; empty if it may go."""
         command = course.command
+        if self._is_closed:
+            return "the gateway stops"
         found = self._find(command.device)
         if found is None:
             return f"no device is called {command.device[:LONGEST_ID]}"

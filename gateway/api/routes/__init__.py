@@ -9,6 +9,7 @@ from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 
 from gateway.api.routes import (
     audit,
+    commands,
     connections,
     devices,
     faces,
@@ -37,6 +38,7 @@ V1: Final[tuple[HTTPRouteHandler, ...]] = (
     *uplinks.OPERATIONS,
     *faces.OPERATIONS,
     *journal.OPERATIONS,
+    *commands.OPERATIONS,
     *live.OPERATIONS,
     *shadow.OPERATIONS,
     *repairs.OPERATIONS,
