@@ -31,6 +31,7 @@ from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
+from gateway.history.past import Past
 from gateway.idempotency import Kept
 from gateway.identity import console, identity
 from gateway.identity.identity import Identity
@@ -153,6 +154,7 @@ class Appliance:
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
+        self.past = Past(folder, journal, clock, tasks, device=self.latest.device)
         self.commands = Gate(
             self._connection_of,
             self.record,
@@ -243,6 +245,7 @@ class Appliance:
         for face in site.faces:
             if face.name not in change.faces.unchanged:
                 self._start_face(face, site.gateway)
+        await self.past.become(site.history if site.api is not None else None)
         self._site = site
 
     async def stop(self) -> None:
@@ -256,6 +259,7 @@ class Appliance:
             await self._stop_connection(name)
         for name in list(self._deliveries):
             await self._stop_uplink(name)
+        await self.past.stop()
 
     def _connection_of(self, name: str) -> tuple[Connection, Device] | None:
         device = self.latest.device(name)
@@ -401,6 +405,7 @@ class Appliance:
             certificates=self.certificates,
             commands=self.commands,
             live=self.live,
+            history=lambda: self.past.now,
             connection=self.connection,
             clock_state=self.clock_state,
             shadows=self.shadows,

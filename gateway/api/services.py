@@ -11,6 +11,7 @@ from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
+from gateway.history.history import History
 from gateway.idempotency import Kept
 from gateway.identity.identity import Identity
 from gateway.journal import Journal
@@ -43,6 +44,8 @@ class Services:
     certificates: Certificates
     commands: Gate
     live: Live
+    history: Callable[[], History | None]
+    """None where the site wants none."""
     connection: Callable[[str], Connection | None]
     clock_state: ClockState
     shadows: Shadows

@@ -15,7 +15,7 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         bool, Meta(description="Whether roll-ups and an index of the journal are kept; without them there is no history.")
     ] = True
     path: Annotated[
-        str, Meta(max_length=4096, description="Folder of the roll-ups, relative to the site document; empty: history in the journal's.")
+        str, Meta(max_length=4096, description="Folder of the roll-ups, relative to the journal's; empty: history.")
     ] = ""
     max_bytes: Annotated[
         int,

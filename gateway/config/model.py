@@ -15,6 +15,7 @@ from gateway.config.api import Api, Tenant
 from gateway.config.audit import AuditOptions
 from gateway.config.commands import Commands
 from gateway.config.faces import AnyFace
+from gateway.config.history import History
 from protocols.secret import Secret
 from protocols.tls import Tls
 
@@ -170,6 +171,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     tenants: Annotated[tuple[Tenant, ...], Meta(max_length=256, description="Who shares the gateway and sees a part of it.")] = ()
     audit: Annotated[AuditOptions, Meta(description="How much of the audit log is kept.")] = AuditOptions()
     commands: Annotated[Commands, Meta(description="Who may write which tag, and within which limits.")] = Commands()
+    history: History = History()
     outage_budget_s: Annotated[
         float,
         Meta(

@@ -68,6 +68,8 @@ class Follower:
         self._stamp_ns = 0
         """Of the newest record that was seen."""
         self._fold_at = self._save_at = float("inf")
+        self._doubtful = False
+        """Folding has failed half-way: all that is not saved is to be read again."""
 
     @property
     def behind(self) -> int:
@@ -103,17 +105,20 @@ class Follower:
         if self._serving:
             async with self._turn:
                 while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
-                    pass
+                    if self._gathered_values >= FOLD_VALUES:
+                        await self._fold()
                 await self._fold()
 
     def shut(self) -> None:
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
 
     # one look
 
     async def _look(self) -> float:
         """Take what has become durable; returns how long to wait until the next look, in seconds."""
         async with self._turn:
+            if self._doubtful:
+                await self._start_over(await self._do(self.store.cursor, LANE.value))
             began, before = self._clock.monotonic(), self._cursor.next
             while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
                 if self._gathered_values >= FOLD_VALUES:
@@ -153,22 +158,31 @@ class Follower:
     async def _fold(self) -> None:
         records, self._gathered, self._gathered_values, self._fold_at = self._gathered, [], 0, float("inf")
         if records:
-            await self._do(self._fold_records, records)
+            await asyncio.shield(self._do(self._fold_records, records))  # who asked may go; what was taken must be folded
 
     def _fold_records(self, records: list[Record]) -> None:
+        self._doubtful = True
         for device, some in by_device(records).items():
             self.fresh.take(self.store.source(device), some)
+        self._doubtful = False
         self.folded += sum(record.values for record in records)
+
+    async def save(self) -> None:
+        """Save what has been folded, now."""
+        async with self._turn:
+            await self._save()
 
     async def _save(self) -> None:
         await self._fold()
         now_ns = self._clock.time_ns()
         losses = [each if each.to_ns else Loss(each.lost, each.from_ns, now_ns) for each in self._losses]
-        await self._do(self._save_fresh, self._cursor, losses)
+        await asyncio.shield(self._do(self._save_fresh, self._cursor, losses))
         self._losses = []
         self._set_alarm()
 
     def _save_fresh(self, cursor: Cursor, losses: list[Loss]) -> None:
+        if self._doubtful:
+            return
         self.store.save(self.fresh, LANE.value, cursor, losses)
         self.fresh.clear()
 
@@ -191,13 +205,17 @@ class Follower:
     async def _start_over(self, cursor: Cursor) -> None:
         """Go on from what is saved. Where the journal is another one than that speaks of, nothing is where it was."""
         self._gathered, self._gathered_values, self._losses, self._stamp_ns = [], 0, [], 0
-        await self._do(self.fresh.clear)
+        await self._do(self._forget)
         if cursor.next > 1 and not await self._is_ours(cursor):
             log.warning("history_of_another_journal", advice="roll-ups are kept, single values of before are not found any more")
             await self._do(self.store.forget_places)
             cursor = Cursor()
         self._cursor = Cursor(cursor.epoch, max(cursor.next, self._journal.first(LANE)))
         self._set_alarm()
+
+    def _forget(self) -> None:
+        self.fresh.clear()
+        self._doubtful = False
 
     async def _is_ours(self, cursor: Cursor) -> bool:
         if cursor.next > self._journal.head(LANE):
@@ -219,6 +237,7 @@ class Follower:
 
     async def _end(self) -> None:
         with contextlib.suppress(sqlite3.Error, OSError, Spoilt):  # what is not saved is read again
+            self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE))
             await self._fold()
             if self.fresh.values:
                 await self._do(self._save_fresh, self._cursor, self._losses)

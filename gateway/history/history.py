@@ -37,6 +37,8 @@ GROUP_RECORDS: Final = 1024
 """Whole minutes with about so many records are put in order together."""
 WAITING: Final = 16
 """Questions that may wait, for each that is answered."""
+FEW_VALUES: Final = 1000
+"""A line is made of stored values where there are no more, or no more than twice the points wanted: each costs a record."""
 COARSE_WINDOWS: Final = 3 * 96
 """From so many windows on (three days), lines are made of windows instead of minutes; so are buckets that consist of windows."""
 LONGEST_LOOK_BACK: Final = 4
@@ -181,6 +183,8 @@ class History:
 
     async def page(self, found: Found, from_ns: int, to_ns: int, limit: int, after: Key | None = None) -> Page:
         """At most ``limit`` raw values with from <= time < to, those after ``after``."""
+        if after is not None and not all(-MOST_NS < each < MOST_NS for each in after):
+            raise Unfit("this cursor is none of ours", "send next of the page before, or none for the first page")
         parts: list[Samples] = []
         gone: list[Gap] = []
         count = 0
@@ -221,7 +225,7 @@ class History:
         coarse = to_ns - from_ns > COARSE_WINDOWS * WINDOW_NS
         of: Literal["values", "minutes", "windows"] = "windows" if coarse else "minutes"
         entries = await self._entries(found, from_ns, to_ns, coarse=coarse)
-        if int((entries.sums.count + entries.sums.bad).sum()) <= self.options.most_raw:
+        if int((entries.sums.count + entries.sums.bad).sum()) <= min(self.options.most_raw, max(2 * most, FEW_VALUES)):
             of, entries = "values", await self._values(found, from_ns, to_ns)
         losses = [(each.from_ns, each.to_ns) for each in await self.gaps(from_ns, to_ns)]
         return await self.follower.ask(_line, of, entries, from_ns, to_ns, most, hold_ns(found.tag), losses)

@@ -166,12 +166,16 @@ async def measure(folder: Path, devices: list[Device], hours: float, times: int)
     figures: Figures = {}
     began, before = time.monotonic(), cpu_s(os.getpid())
     began_ns = await write(folder, devices, hours)
-    figures |= {"written s": time.monotonic() - began, "written CPU s": cpu_s(os.getpid()) - before, "journal bytes": size(folder / "journal")}
+    figures |= {
+        "written s": time.monotonic() - began,
+        "written CPU s": cpu_s(os.getpid()) - before,
+        "journal bytes": size(folder / "journal"),
+    }
     say(figures)
     clock = SystemClock()
     began, before = time.monotonic(), cpu_s(os.getpid())
     async with history_of(folder, clock) as history:
-        while history.catching_up:
+        while history.catching_up:  # noqa: ASYNC110 - what is waited for is seen from outside
             await asyncio.sleep(0.05)
         await history.follower.catch_up()
         values = history.follower.folded
