@@ -188,7 +188,8 @@ class Shadows:
         one = shadow.desired.get(tag) if shadow else None
         if shadow is None or one is None:
             raise Conflict(f"nothing is desired of {device}/{tag}", "read the shadow again")
-        again = msgspec.structs.replace(one, state=WishState.PENDING, tries=0, detail="", due_s=0.0, expires_ns=0)
+        # the tries are counted on: they are part of the command's id, and what was carried out once is not carried out again
+        again = msgspec.structs.replace(one, state=WishState.PENDING, detail="", due_s=0.0, expires_ns=0)
         await self._state.do(_wish_of(device, tag, again))
         shadow.desired[tag] = again
         self._changed.set()
