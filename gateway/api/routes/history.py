@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Final, Literal, TypeVar
 
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.api.operation import Asked, Given, Reach, Seen, get, post
@@ -37,15 +37,15 @@ SECOND_NS: Final = 1_000_000_000
 USUAL_NS: Final = 3600 * SECOND_NS
 LONGEST_BUCKET_S: Final = 366 * 86_400
 
-Begin = Annotated[str | None, Parameter(query="from", max_length=40, description="Begin: nanoseconds since 1970, or RFC 3339.")]
-End = Annotated[str | None, Parameter(query="to", max_length=40, description="End (not in it); now where it is absent.")]
-OneTag = Annotated[str, Parameter(query="tag", min_length=1, max_length=256, description="Name of the tag.")]
-Tags = Annotated[list[str], Parameter(query="tag", min_items=1, max_items=1000, description="Names of tags: tag=a&tag=b.")]
+Begin = Annotated[str | None, QueryParameter(name="from", max_length=40, description="Begin: nanoseconds since 1970, or RFC 3339.")]
+End = Annotated[str | None, QueryParameter(name="to", max_length=40, description="End (not in it); now where it is absent.")]
+OneTag = Annotated[str, QueryParameter(name="tag", min_length=1, max_length=256, description="Name of the tag.")]
+Tags = Annotated[list[str], QueryParameter(name="tag", min_items=1, max_items=1000, description="Names of tags: tag=a&tag=b.")]
 MostSamples = Annotated[int, Parameter(ge=1, le=10_000, description="Most values in one page.")]
 BucketLength = Annotated[int, Parameter(ge=1, le=LONGEST_BUCKET_S, description="Length of a bucket, in seconds.")]
 Points = Annotated[int, Parameter(ge=2, le=100_000, description="Most points of a tag.")]
 FormatName = Literal["csv", "ndjson", "arrow", "parquet"]
-FormatAsked = Annotated[FormatName | None, Parameter(query="format", description="Without it, what Accept says; else csv.")]
+FormatAsked = Annotated[FormatName | None, QueryParameter(name="format", description="Without it, what Accept says; else csv.")]
 
 
 @get(
