@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Final, Literal, TypeVar
 
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter, QueryParameter
+from litestar.params import JSONBody, Parameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.api.operation import Asked, Given, Reach, Seen, get, post
@@ -117,7 +117,7 @@ async def read_history_buckets(
     idempotency=False,
     problems=(404,),
 )
-async def query_history_buckets(request: Asked, services: Given, sight: Seen, data: BucketsAsked) -> shapes.Buckets:
+async def query_history_buckets(request: Asked, services: Given, sight: Seen, data: JSONBody[BucketsAsked]) -> shapes.Buckets:
     """Changes nothing: it is a POST because it may ask for many tags."""
     return await _buckets(request, services, sight, data)
 
@@ -151,7 +151,7 @@ async def read_history_line(
     idempotency=False,
     problems=(404,),
 )
-async def query_history_line(request: Asked, services: Given, sight: Seen, data: LinesAsked) -> shapes.Lines:
+async def query_history_line(request: Asked, services: Given, sight: Seen, data: JSONBody[LinesAsked]) -> shapes.Lines:
     """Changes nothing: it is a POST because it may ask for many tags."""
     return await _lines(request, services, sight, data)
 
