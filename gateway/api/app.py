@@ -16,8 +16,10 @@ from gateway.api.audited import audited
 from gateway.api.bodies import bodies
 from gateway.api.conditional import etags
 from gateway.api.idempotency import idempotent
+from gateway.api.limits import Rates
 from gateway.api.services import Services
 from gateway.api.who import COOKIE, who
+from gateway.config.api import Limits
 
 BASE: Final = "/api/v1"
 MOST_BODY_BYTES: Final = 1024 * 1024
@@ -30,7 +32,15 @@ def make(services: Services) -> Litestar:
     def provide_services() -> Services:
         return services
 
-    return _assembled(provide_services, [audited(services.audit), who(services.identity), etags, bodies, idempotent(services.idempotency)])
+    return _assembled(
+        provide_services,
+        [audited(services.audit), who(services.identity, _rates(services)), etags, bodies, idempotent(services.idempotency)],
+    )
+
+
+def _rates(services: Services) -> Rates:
+    api = services.site().api
+    return Rates((api.limits if api is not None else Limits()).requests_per_s, services.clock)
 
 
 def unserved() -> Litestar:

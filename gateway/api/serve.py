@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import links
 from gateway.api.app import make
+from gateway.api.doorway import Doorway, TimelyHttp
+from gateway.api.limits import Limited
 from gateway.api.services import Services
 from gateway.api.trust import Trust
 from gateway.api.websocket import MOST_MESSAGE, PING_S, WebSocketProtocol
@@ -38,8 +39,14 @@ class _Server(uvicorn.Server):
         """Signals are the service's."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Connections are accepted by the doorway."""
+        await self.lifespan.startup()
+        self.servers = []
+        self.started = True
 
-class _Http(HttpToolsProtocol):
+
+class _Http(TimelyHttp):
     """Puts the client's certificate (DER), and a way to cut its connection, into the state of every request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
@@ -66,10 +73,13 @@ class ApiServer:
         await self._services.certificates.open()
         trust = Trust(self._options, self._services)
         context = await asyncio.to_thread(trust.context)
-        app = make(self._services)
+        limits = self._options.limits
+        app = Limited(make(self._services), limits, self._services.clock)
         with _bound(self._options) as sock:
             server = _Server(_config(app, context))
-            task = asyncio.create_task(server.serve(sockets=[sock]))
+            task = asyncio.create_task(server.serve())
+            doorway = Doorway(sock, context, _protocols(server, limits.patience_s), limits, self._services.clock)
+            door = asyncio.create_task(doorway.keep())
             fresh = asyncio.create_task(trust.keep_fresh(context))
             try:
                 while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells nobody
@@ -84,6 +94,7 @@ class ApiServer:
                 await asyncio.shield(task)
             finally:
                 self.port = 0
+                await cancel(door)
                 await cancel(fresh)
                 self._services.live.end_all("the gateway, or its API, stops")
                 server.should_exit = True
@@ -97,6 +108,15 @@ async def must_be_usable(options: Api, services: Services, *, bind: bool) -> Non
     if bind:
         with _bound(options):
             pass
+
+
+def _protocols(server: _Server, patience_s: float) -> Callable[[], asyncio.Protocol]:
+    def make_one() -> asyncio.Protocol:
+        one = _Http(config=server.config, server_state=server.server_state, app_state={})
+        one.patience_s = patience_s
+        return one
+
+    return make_one
 
 
 async def _ended(task: asyncio.Task[None], server: _Server) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from gateway.api.limits import Rates
 from gateway.identity.identity import Identity, Shown
 from gateway.objections import NotAllowed, Unknown
 
@@ -26,8 +27,8 @@ SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _LONGEST: Final = 8192
 
 
-def who(identity: Identity) -> type:
-    """The middleware, for ``identity``."""
+def who(identity: Identity, rates: Rates) -> type:
+    """The middleware, for ``identity``. ``rates`` says how often somebody may ask, wherever they come from."""
 
     class Who:
         def __init__(self, app: ASGIApp) -> None:
@@ -42,6 +43,8 @@ def who(identity: Identity) -> type:
                     must_be_same_origin(scope)
             except (Unknown, NotAllowed) as refusal:
                 scope["user"], scope["auth"] = None, refusal
+            if scope["user"] is not None:
+                rates.take(scope["user"].called)
             await self._app(scope, receive, send)
 
     return Who

@@ -25,6 +25,21 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     token_longest_days: Annotated[int, Meta(ge=1, le=3650, description="Longest life of an API token, in days.")] = 365
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much is taken at once: beyond it callers are told to wait, and nobody else notices."""
+
+    connections: Annotated[int, Meta(ge=1, le=20_000, description="Most connections at once, from wherever.")] = 512
+    connections_per_address: Annotated[int, Meta(ge=1, le=20_000, description="Most connections at once from one address.")] = 320
+    requests: Annotated[int, Meta(ge=1, le=10_000, description="Most requests that are answered at once; live streams do not count.")] = 64
+    requests_per_address: Annotated[int, Meta(ge=1, le=10_000, description="Most requests at once from one address.")] = 48
+    requests_per_s: Annotated[
+        float, Meta(gt=0, le=1e6, description="Most requests a second of one caller, and of one address; twice as many in a burst.")
+    ] = 500.0
+    patience_s: Annotated[
+        float, Meta(gt=0, le=3600, description="Within so long a request must be sent, and each part of its answer taken, in seconds.")
+    ] = 20.0
+
+
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The local API (HTTPS, TLS 1.3). Without this section there is none."""
 
@@ -44,6 +59,7 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Path, Meta(description="PEM file of what those authorities have revoked; it is read again when it changes.")
     ] = ""
     access: Annotated[Access, Meta(description="For how long people and programs are let in.")] = Access()
+    limits: Annotated[Limits, Meta(description="How much is taken at once.")] = Limits()
 
 
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

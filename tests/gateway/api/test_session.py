@@ -193,7 +193,7 @@ async def test_who_guesses_is_locked_out_and_told_nothing(one: Running, ahead: A
 
 
 async def test_each_attempt_too_many_doubles_the_wait(one: Running, ahead: Ahead) -> None:
-    waits = []
+    waits: list[int] = []
     for _ in range(attempts.PAIR.free + 4):
         answer = await try_in(one, "otto", OTHER)
         if len(waits) and waits[-1]:

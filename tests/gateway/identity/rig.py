@@ -26,10 +26,10 @@ class Ahead(SystemClock):
     def __init__(self) -> None:
         self.by_s = 0.0
 
-    def time_ns(self) -> int:  # type: ignore[override]  # a staticmethod there
+    def time_ns(self) -> int:
         return SystemClock.time_ns() + round(self.by_s * 1e9)
 
-    def monotonic(self) -> float:  # type: ignore[override]  # as above
+    def monotonic(self) -> float:
         return SystemClock.monotonic() + self.by_s
 
     async def sleep_until(self, moment: float) -> None:
