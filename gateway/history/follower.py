@@ -39,7 +39,7 @@ BUSY_RECORDS: Final = 500
 RECORDS_AT_ONCE: Final = 1000
 FROM_FILES: Final = 256
 FROM_WRITER: Final = 64
-FOLD_VALUES: Final = 50_000
+FOLD_VALUES: Final = 200_000
 FOLD_AFTER_S: Final = 10.0
 """What gathers is folded at the latest then: rows of one device fold together, and the more there are the less each costs."""
 MOST_FRESH_BYTES: Final = 32 * 1024 * 1024
