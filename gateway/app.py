@@ -29,6 +29,9 @@ from gateway.config.compare import Change
 from gateway.config.drivers import Drivers, installed
 from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
+from gateway.diagnostics import console as diagnosis
+from gateway.diagnostics.bundle import Sources as SupportSources
+from gateway.diagnostics.questions import OfDiagnostics
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
 from gateway.history.past import Past
@@ -54,7 +57,8 @@ from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.tasks import cancel
 from gateway.telemetry import metrics
-from gateway.telemetry.clock_state import ClockState
+from gateway.telemetry.clock_state import ClockState, Word
+from gateway.uplink.commands import Inbox
 from gateway.uplink.plain import Plain
 from gateway.uplink.sparkplug import Sparkplug
 from gateway.verification import Verification
@@ -116,6 +120,7 @@ class _Parts:
     clock: Clock
     clock_state: ClockState
     status: links.Status
+    inbox: Inbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,10 @@ class Appliance:
         """How punctual the scans of each connection are."""
         return {name: line.connection.stats for name, line in self._lines.items()}
 
+    def diagnose(self, request: OfDiagnostics) -> questions.Lines:
+        """What is asked of repairs and support from a shell on this machine."""
+        return diagnosis.answer(self.repairs, self._support(), self.audit, request)
+
     def revise(self, request: OfRevisions) -> questions.Lines:
         """What is asked of revisions from a shell on this machine."""
         return revision_console.answer(self.revisions, self.audit, request)
@@ -261,6 +270,12 @@ class Appliance:
             await self._stop_uplink(name)
         await self.past.stop()
 
+    def _trusts_clock(self) -> bool:
+        """Whether the deadline of a command from afar can be judged."""
+        if self.site.commands.clock == "set":
+            return self.clock_state.trusted
+        return self.clock_state.now.word is Word.SYNCHRONISED
+
     def _connection_of(self, name: str) -> tuple[Connection, Device] | None:
         device = self.latest.device(name)
         line = self._lines.get(device.connection) if device is not None else None
@@ -297,9 +312,18 @@ class Appliance:
 
     def _start_uplink(self, options: model.Uplink, gateway: model.Gateway) -> None:
         status = links.Status("uplink", options.name)
-        parts = _Parts(
-            self._folder, gateway, self.journal.reader(options.name, options.start), self.latest, self._clock, self.clock_state, status
+        reader = self.journal.reader(options.name, options.start)
+        inbox = Inbox(
+            options,
+            gateway,
+            self.commands,
+            options=lambda: self.site.commands,
+            trusted=self._trusts_clock,
+            clock=self._clock,
+            counters=status.counters,
+            audit=self.audit,
         )
+        parts = _Parts(self._folder, gateway, reader, self.latest, self._clock, self.clock_state, status, inbox)
         session = _UPLINKS[type(options)](options, parts)
         task = self._tasks.create_task(links.keep(session, status, clock=self._clock), name=f"uplink {options.name}")
         self._deliveries[options.name] = _Delivery(options, status, task)
@@ -387,6 +411,25 @@ class Appliance:
             api_certificate=self._api_certificate,
         )
 
+    def _support(self) -> SupportSources:
+        return SupportSources(
+            site=lambda: self.site,
+            statuses=lambda: self.statuses,
+            scan_stats=lambda: self.scan_stats,
+            latest=self.latest,
+            journal=self.journal,
+            journal_folder=self._folder,
+            state=self.state,
+            audit=self.audit,
+            clock=self._clock,
+            began=self.began,
+            clock_state=self.clock_state,
+            shadows=self.shadows,
+            commands=self.commands,
+            revisions=self.revisions,
+            repairs=self.repairs,
+        )
+
     def _api_certificate(self) -> Path | None:
         api = self.site.api
         return None if api is None else Path(api.cert_file) if api.cert_file else self.state.folder / "authority" / "server.pem"
@@ -410,6 +453,7 @@ class Appliance:
             clock_state=self.clock_state,
             shadows=self.shadows,
             repairs=self.repairs,
+            support=self._support,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
             verification=self.verification,
@@ -450,12 +494,20 @@ def _sparkplug(options: model.SparkplugUplink, made_of: _Parts) -> links.Session
         clock_state=made_of.clock_state,
         status=made_of.status,
         bdseq_file=made_of.folder / f"bdseq.{options.name}",
+        inbox=made_of.inbox,
     ).session
 
 
 def _plain(options: model.PlainMqttUplink, made_of: _Parts) -> links.Session:
-    made = Plain(options, made_of.gateway, made_of.reader, clock=made_of.clock, clock_state=made_of.clock_state, status=made_of.status)
-    return made.session
+    return Plain(
+        options,
+        made_of.gateway,
+        made_of.reader,
+        clock=made_of.clock,
+        clock_state=made_of.clock_state,
+        status=made_of.status,
+        inbox=made_of.inbox,
+    ).session
 
 
 _MakeUplink = Callable[[Any, _Parts], links.Session]  # Any: the Struct that is its key in the table
@@ -523,7 +575,9 @@ async def running(
                 appliance.clock_state.watched(appliance.record),
                 appliance.shadows.working(),
                 appliance.repairs.watching(),
-                control.serving(journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise),
+                control.serving(
+                    journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise, appliance.diagnose
+                ),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.commands.begin()

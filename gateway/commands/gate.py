@@ -194,6 +194,10 @@ class Gate:
             raise NotThere(f"no command has the id {identity[:80]!r}", "GET /api/v1/commands lists those that are remembered")
         return course
 
+    def knows(self, identity: str) -> bool:
+        """Whether a command came under this id before."""
+        return identity in self._courses
+
     def courses(self) -> Iterator[Course]:
         """All that are remembered, the newest first."""
         return reversed(self._courses.values())

@@ -19,7 +19,9 @@ import msgspec
 from gateway.config.model import Broker, Gateway, PlainMqttUplink
 from gateway.journal.record import Lane, Lost, Record
 from gateway.links import Status
+from gateway.tasks import first_to_end
 from gateway.telemetry.clock_state import ClockState
+from gateway.uplink.commands import Inbox
 from gateway.uplink.feed import Feed, Portion, Reader
 from gateway.uplink.identity import client_id
 from gateway.uplink.mark import LostSpan
@@ -46,8 +48,10 @@ class Plain:
         status: Status,
         *,
         clock_state: ClockState | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self._options = options
+        self._inbox = inbox
         self._gateway = gateway
         self._status = status
         self._feed = Feed(reader, clock=clock, backfill_share=options.backfill_share, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
@@ -69,7 +73,20 @@ class Plain:
             self._feed.begin()
             self._waiting = 0
             self._untold = {lane: [] for lane in Lane}  # the feed hands out again what nobody was told
-            await mqtt.while_connected(self._deliver(mqtt))
+            await mqtt.while_connected(self._work(mqtt))
+
+    async def _work(self, mqtt: MqttSession) -> None:
+        inbox = self._inbox
+        if inbox is None or not self._options.commands:
+            await self._deliver(mqtt)
+            return
+        await mqtt.subscribe(inbox.topic, 1)
+        await first_to_end(self._deliver(mqtt), self._listen(mqtt, inbox), inbox.tell(mqtt))
+
+    async def _listen(self, mqtt: MqttSession, inbox: Inbox) -> None:
+        async for message in mqtt.messages():
+            if message.topic == inbox.topic:
+                inbox.take_json(message)
 
     async def _deliver(self, mqtt: MqttSession) -> None:
         while True:

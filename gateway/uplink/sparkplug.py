@@ -32,14 +32,16 @@ from gateway.links import Status
 from gateway.tasks import first_to_end
 from gateway.telemetry.clock_state import ClockState
 from gateway.uplink.bdseq import BdSeq
+from gateway.uplink.commands import Inbox, id_of
 from gateway.uplink.confirm import Confirmations
 from gateway.uplink.feed import Feed, Portion, Reader
 from gateway.uplink.identity import client_id
 from gateway.uplink.mark import MAX_STAMPED, Mark, Stamp, Tally, ack_topic, decode_ack, encode, encode_stamp, lost_spans
 from protocols.clock import Clock
 from protocols.contract import DriverError, Misfit, Refused, Unreachable
-from protocols.model import Batch, Device, Kind, Quality, Tag
+from protocols.model import Batch, Command, Device, Kind, Quality, Tag
 from protocols.mqtt.client import Message, MqttSession, Rejected, Will, connect
+from protocols.sparkplug.commands import wishes
 from protocols.sparkplug.host import PrimaryHost, Word
 from protocols.sparkplug.payload import COMMAND_LIMITS, Malformed, decode
 from protocols.sparkplug.session import REBIRTH, EdgeNode, Publish, Throttle
@@ -101,8 +103,11 @@ class Sparkplug:
         status: Status,
         clock_state: ClockState | None = None,
         bdseq_file: Path | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self.options = options
+        self.inbox = inbox
+        """Where commands to devices go; None: they are all refused."""
         self.gateway = gateway
         self.latest = latest
         self.clock = clock
@@ -192,7 +197,9 @@ class _Connection:
         self._uplink.feed.begin()
         await self._births()
         up()
-        await first_to_end(self._deliver(), self._obey(), self._tidy(), self._tell_of_itself())
+        inbox = self._uplink.inbox
+        told = [inbox.tell(self._mqtt)] if inbox is not None else []
+        await first_to_end(self._deliver(), self._obey(), self._tidy(), self._tell_of_itself(), *told)
 
     async def _lose_patience(self) -> None:
         if len(self._uplink.brokers) == 1:
@@ -238,9 +245,12 @@ class _Connection:
             self._refuse("ack-unknown", message.topic)
 
     def _take_command(self, message: Message) -> None:
-        """Rebirth is obeyed; everything else is refused: it is not said in any birth that it could be written."""
+        """Rebirth is obeyed; what is for a device is a command; everything else is refused."""
         topic = parse(message.topic)
         if topic is None or topic.verb not in (Verb.NCMD, Verb.DCMD):
+            return
+        if topic.verb is Verb.DCMD and self._uplink.inbox is not None:
+            self._take_wishes(self._uplink.inbox, topic.device, message)
             return
         if message.retain:
             self._refuse("command-retained", message.topic)
@@ -256,6 +266,30 @@ class _Connection:
                 self._rebirth_asked.set()
             elif topic.verb is Verb.DCMD or metric.name != REBIRTH:
                 self._refuse("command-not-writable", f"{message.topic}: {metric.name or metric.alias}")
+
+    def _take_wishes(self, inbox: Inbox, device: str, message: Message) -> None:
+        """Each metric of a DCMD is a command of its own; the same bytes again are the same commands."""
+        if not inbox.may_take():
+            return
+        found = self._configured(device)
+        tags = {tag.name: tag.kind for tag in found.tags} if found is not None else {}
+        try:
+            payload = decode(message.payload, COMMAND_LIMITS)
+        except Malformed as error:
+            inbox.refuse(Command(id=id_of(message, 0), device=device, tag="", value="", deadline_ns=0), "command-malformed", str(error))
+            return
+        for at, wish in enumerate(wishes(payload, tags, lambda alias: self._node.name_of(device, alias))):
+            stamp_ns = None if wish.stamp_ms is None else wish.stamp_ms * 1_000_000
+            deadline_ns = 0 if stamp_ns is None else inbox.sent_until(stamp_ns)
+            value = "" if wish.value is None else wish.value
+            command = Command(id=id_of(message, at), device=device, tag=wish.name, value=value, deadline_ns=deadline_ns)
+            reason, why = inbox.objection(retained=message.retain, stamp_ns=stamp_ns)
+            if not reason and wish.why and found is not None:
+                reason, why = "command-misfit", wish.why
+            if reason:
+                inbox.refuse(command, reason, why)
+            else:
+                inbox.take(command)
 
     def _refuse(self, reason: str, what: str) -> None:
         self._counters.errors[reason] += 1

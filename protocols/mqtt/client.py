@@ -176,6 +176,10 @@ class Message:
     """Bytes of the packet where its payload was too long to be taken in; ``payload`` is then empty."""
     number: int = 0
     """What :meth:`MqttSession.acknowledge` wants to know."""
+    response_topic: str = ""
+    """Where the publisher waits for an answer (MQTT 5)."""
+    correlation: bytes = b""
+    """What the answer has to bring along (MQTT 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +285,15 @@ class MqttSession:
         if len(self._gathered) > OUT_BYTES:  # no ping should wait behind more than that
             self._hand_over()
 
-    async def publish1(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
+    async def publish1(self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes = b"") -> asyncio.Future[None]:
         """Send at QoS 1. Waits for a free in-flight slot and room in the outgoing buffer, not for the acknowledgement.
+
+        ``correlation`` is what an answer brings along (MQTT 5; left out where the broker speaks 3.1.1).
 
         The future ends at the PUBACK: with None, with Rejected, or with the error of the loss.
         Raises the error of the loss; Rejected if the packet is larger than the server takes.
         """
-        size = len(topic.encode()) + len(payload) + 12
+        size = len(topic.encode()) + len(payload) + len(correlation) + 12
         if self.max_packet_bytes is not None and size > self.max_packet_bytes:
             raise self._too_large(topic, size)
         await self._until(lambda: len(self._acks) < self.in_flight and self._has_room())
@@ -295,7 +301,7 @@ class MqttSession:
             raise self._trouble()
         self._hand_over()
         self._skip_busy_ids()
-        sent = self._paho.publish(topic, payload, 1, retain)
+        sent = self._paho.publish(topic, payload, 1, retain, _correlated(correlation) if correlation and self._v5 else None)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise self._trouble()
         self._out_bytes += size
@@ -679,8 +685,20 @@ class _Client(aiomqtt.Client):
             topic = message.topic
         except UnicodeDecodeError:
             topic = message._topic.decode(errors="replace")
-        content_type = str(getattr(message.properties, "ContentType", "")) if message.properties is not None else ""
-        self._session._arrived(Message(topic, bytes(message.payload), message.qos, message.retain, content_type[:200], number=message.mid))
+        said = message.properties
+        content_type = str(getattr(said, "ContentType", "")) if said is not None else ""
+        self._session._arrived(
+            Message(
+                topic,
+                bytes(message.payload),
+                message.qos,
+                message.retain,
+                content_type[:200],
+                number=message.mid,
+                response_topic=str(getattr(said, "ResponseTopic", "")) if said is not None else "",
+                correlation=bytes(getattr(said, "CorrelationData", b"")) if said is not None else b"",
+            )
+        )
 
     # ---- reading and writing
 
@@ -805,6 +823,12 @@ def _connect_properties(clean: bool, listening: Listening) -> Properties:
     properties.ReceiveMaximum = listening.receive_maximum
     if listening.longest_payload is None:
         properties.MaximumPacketSize = PACKET_BYTES
+    return properties
+
+
+def _correlated(correlation: bytes) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # as above
+    properties.CorrelationData = correlation
     return properties
 
 

@@ -62,6 +62,8 @@ class EdgeNode:
         self.device = Device(connection="", name="", tags=tuple(tags))
         self._seq = 255
         self._aliases: dict[tuple[str, str, Kind], int] = {}
+        self._metrics: dict[int, tuple[str, str, Kind]] = {}
+        """Device, name and kind by alias."""
         self._born: dict[str, Born] = {}
         self._topics: dict[tuple[Verb, str], str] = {}
         self._own = Template(self.device, [self._alias("", tag.name, tag.kind) for tag in self.device.tags])
@@ -178,7 +180,13 @@ class EdgeNode:
         alias = self._aliases.setdefault((device, name, kind), len(self._aliases) + FIRST_ALIAS)
         if alias > MAX_ALIAS:
             raise OverflowError(f"device {device}: no alias is left for {name}")
+        self._metrics[alias] = (device, name, kind)
         return alias
+
+    def name_of(self, device: str, alias: int) -> str | None:
+        """The metric of ``device`` that ``alias`` stands for, whatever its kind; None where it stands for none of its."""
+        found = self._metrics.get(alias)
+        return found[1] if found is not None and found[0] == device else None
 
     def _birth_metrics(self, device: str, known: dict[str, tuple[Kind, str]], batches: Iterable[Batch], time_ns: int) -> list[bytes]:
         told: dict[str, tuple[Value, int, int]] = {}
