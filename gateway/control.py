@@ -13,8 +13,9 @@ import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -22,6 +23,7 @@ import structlog
 from gateway import questions, wires
 from gateway.audit import Audit
 from gateway.audit import questions as of_audit
+from gateway.diagnostics.questions import OfDiagnostics
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, StorageError
 from gateway.objections import Objection, Unavailable
@@ -41,8 +43,15 @@ _Lines = Callable[[questions.Request], questions.Lines]
 Enter = Callable[[OfIdentity], questions.Lines]
 """What answers questions about users and tokens. Raises Objection."""
 
+Diagnose = Callable[[OfDiagnostics], questions.Lines]
+"""What answers questions about repairs and support. Raises Objection."""
+
 Revise = Callable[[OfRevisions], questions.Lines]
 """What answers questions about revisions."""
+
+
+_Kept = tuple[tuple[Any, Callable[[Any], questions.Lines] | None, str], ...]  # Any: a union of questions, and one of them
+"""Kinds of questions, what answers them, and what is missing where nothing does."""
 
 
 class NotRunning(Exception):
@@ -62,27 +71,25 @@ async def serving(
     enter: Enter | None = None,
     audit: Audit | None = None,
     revise: Revise | None = None,
+    diagnose: Diagnose | None = None,
 ) -> AsyncIterator[None]:
     """Answer questions about ``journal``, about the connections that ``find`` gives, and (``enter``) about who may enter, on
     ``folder/control.sock`` until left."""
     time = clock or SystemClock()
 
+    kept: _Kept = (
+        (OfIdentity, enter, "users"),
+        (of_audit.OfAudit, partial(of_audit.answer, audit) if audit else None, "audit log"),
+        (OfRevisions, revise, "revisions"),
+        (OfDiagnostics, diagnose, "list of repairs"),
+    )
+
     def lines(request: questions.Request) -> questions.Lines:
         if isinstance(request, questions.OfConnection):
             return wires.answer(find, request, time)
-        if isinstance(request, OfIdentity):
-            if enter is None:
-                raise Unavailable("this gateway keeps no users")
-            return enter(request)
-        if isinstance(request, of_audit.OfAudit):
-            if audit is None:
-                raise Unavailable("this gateway keeps no audit log")
-            return of_audit.answer(audit, request)
-        if isinstance(request, OfRevisions):
-            if revise is None:
-                raise Unavailable("this gateway keeps no revisions")
-            return revise(request)
-        return questions.answer(journal, request)
+        if isinstance(request, questions.OfJournal):
+            return questions.answer(journal, request)
+        return _kept_answer(kept, request)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):  # whoever asked has gone: nobody is left to tell
@@ -100,6 +107,15 @@ async def serving(
             if first is not None:
                 first.close()
             _unlink(path)
+
+
+def _kept_answer(kept: _Kept, request: questions.Request) -> questions.Lines:
+    for form, answer, what in kept:
+        if isinstance(request, form):
+            if answer is None:
+                raise Unavailable(f"this gateway keeps no {what}")
+            return answer(request)
+    raise AssertionError(f"{type(request).__name__} is answered by nobody")
 
 
 async def _listen(answer: _Answer, path: str) -> asyncio.Server | None:

@@ -11,6 +11,7 @@ from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
+from gateway.diagnostics.bundle import Sources as SupportSources
 from gateway.history.history import History
 from gateway.idempotency import Kept
 from gateway.identity.identity import Identity
@@ -50,6 +51,8 @@ class Services:
     clock_state: ClockState
     shadows: Shadows
     repairs: Repairs
+    support: Callable[[], SupportSources]
+    """What a support bundle is made from."""
     statuses: Callable[[], Sequence[links.Status]]
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]

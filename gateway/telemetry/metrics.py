@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 from wsgiref.simple_server import WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -192,6 +192,21 @@ def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
         total += count
         buckets.append((bound, total))
     return buckets
+
+
+class _One(Collector):
+    def __init__(self, shot: Snapshot) -> None:
+        self._shot = shot
+
+    def collect(self) -> Iterable[Metric]:
+        return render(self._shot)
+
+
+def text(shot: Snapshot) -> str:
+    """``shot`` in the Prometheus text format. Takes 100 ms for 3,000 series: for threads."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_One(shot))
+    return generate_latest(registry).decode()
 
 
 class _Snapshots(Collector):

@@ -1,0 +1,1 @@
+"""Diagnostics: the support bundle, and jobs that look at a line: traces, scans, the search for a number."""
