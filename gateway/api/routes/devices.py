@@ -19,6 +19,8 @@ from holdfast.shapes.devices import Device, Tag
 from protocols import model
 
 DeviceName = Annotated[str, Parameter(max_length=128, description="Name of the device.")]
+TagName = Annotated[str, Parameter(max_length=512, description="Name of the tag; it may have / in it.")]
+"""As a path of its own, hence with a / before it."""
 OfConnection = Annotated[str | None, Parameter(max_length=128, description="Those of this connection alone.")]
 
 
@@ -59,18 +61,16 @@ async def list_tags(services: Given, sight: Seen, device: DeviceName, limit: Lim
 
 
 @get(
-    "/devices/{device:str}/tags/{tag:str}",
+    "/devices/{device:str}/tags/{tag:path}",
     id="get_tag",
     permission=Permission.SEE_STATUS,
     reach=Reach.DEVICES,
     tag="devices",
     summary="What one value of a device is",
 )
-async def get_tag(
-    services: Given, sight: Seen, device: DeviceName, tag: Annotated[str, Parameter(max_length=256, description="Name of the tag.")]
-) -> Tag:
+async def get_tag(services: Given, sight: Seen, device: DeviceName, tag: TagName) -> Tag:
     one = must_see(services, sight, device)
-    return shown.tag(one, one.tags[slot_of(one, tag)])
+    return shown.tag(one, one.tags[slot_of(one, tag.removeprefix("/"))])
 
 
 def seen_devices(services: Services, sight: Sight) -> list[model.Device]:

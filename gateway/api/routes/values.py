@@ -17,7 +17,7 @@ from litestar.params import Parameter
 from gateway.api import shown
 from gateway.api.operation import Given, Reach, Seen, get
 from gateway.api.paging import Cursor, Limit, after, cursor_of
-from gateway.api.routes.devices import DeviceName, must_see, seen_devices, slot_of
+from gateway.api.routes.devices import DeviceName, TagName, must_see, seen_devices, slot_of
 from gateway.api.services import Services
 from gateway.identity.principal import Permission
 from holdfast.shapes.common import Page
@@ -63,17 +63,15 @@ async def list_device_values(
 
 
 @get(
-    "/devices/{device:str}/values/{tag:str}",
+    "/devices/{device:str}/values/{tag:path}",
     id="get_value",
     permission=Permission.SEE_VALUES,
     reach=Reach.DEVICES,
     tag="values",
     summary="The latest value of one tag",
 )
-async def get_value(
-    services: Given, sight: Seen, device: DeviceName, tag: Annotated[str, Parameter(max_length=256, description="Name of the tag.")]
-) -> Reading:
-    one = must_see(services, sight, device)
+async def get_value(services: Given, sight: Seen, device: DeviceName, tag: TagName) -> Reading:
+    one, tag = must_see(services, sight, device), tag.removeprefix("/")
     slot = slot_of(one, tag)
     return shown.readings(one, services.latest.batches(one), {slot: tag})[0]
 
