@@ -40,7 +40,7 @@ from tests.peers.unit import Unit, crc16, rtu_content, rtu_frame, tcp_frame
 
 UNIT: Final = 17
 Options = ModbusTcp | ModbusRtuTcp | ModbusRtu
-SESSION_FRAMES: Final = frames(40_000, 1_000_000)
+SESSION_FRAMES: Final = frames(15_000, 1_000_000)
 """Spoilt answers to whole sessions; the decoders alone get FRAMES."""
 TIMEOUT_S: Final = 0.2
 PLAN_LIVES: Final = 50
@@ -387,7 +387,7 @@ def test_a_session_on_a_wire_that_spoils_everything_only_fails_as_documented(is_
 @pytest.mark.parametrize("echo", [False, True], ids=["plain", "echo"])
 def test_a_serial_line_that_spoils_everything_only_fails_as_documented(echo: bool) -> None:
     """The same on a serial port, whose adapter may echo requests, spoilt as well."""
-    number, count = seed(), frames(600, 30_000)
+    number, count = seed(), frames(250, 30_000)
     spoiler = Spoiler(number, is_rtu=True)
     ours, theirs = pty.openpty()
     tty.setraw(theirs)
