@@ -95,7 +95,7 @@ def flat(result: dict[str, Any]) -> Figures:  # Any: a dataclass as JSON
 
 
 def _live(quick: bool) -> list[Case]:
-    load = replace(SMALL, seconds=30.0, warm_s=2.0)
+    load = replace(SMALL, seconds=40.0, warm_s=2.0)  # long enough for the stalled one to be cut
     names = {0: "nobody follows", live.CLIENTS: f"{live.CLIENTS} clients, 1 stalled"}
     return [Case("live", name, partial(live.measure, load.quick() if quick else load, many)) for many, name in names.items()]
 

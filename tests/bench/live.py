@@ -123,9 +123,10 @@ async def _stalled(port: int, context: ssl.SSLContext, token: str, ready: asynci
         await asyncio.sleep(3600)
     finally:
         with tls, suppress(OSError):
-            while received := tls.recv(65536):
+            while protocol.close_rcvd is None and (received := tls.recv(65536)):
                 protocol.receive_data(received)
-        seen.stalled = f"{protocol.close_code} {protocol.close_reason}"
+        if protocol.close_rcvd is not None:
+            seen.stalled = f"{protocol.close_rcvd.code} {protocol.close_rcvd.reason}"
 
 
 def _opened(port: int, context: ssl.SSLContext, token: str, protocol: ClientProtocol) -> ssl.SSLSocket:
