@@ -1,14 +1,22 @@
-"""What became of writes that carried an Idempotency-Key: durable, for a day, within bounds. See ``gateway/api/idempotency.py``."""
+"""What became of writes that carried an Idempotency-Key: durable, for a day, within bounds. See ``gateway/api/idempotency.py``.
+
+A disk that takes nothing keeps nobody from commanding: what cannot be stored is remembered until the next start, and that is said.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Final, Literal
 
 import msgspec
+import structlog
 from sqlite_utils import Database, Migrations
 
+from gateway.objections import Unavailable
 from gateway.state import State
 from protocols.clock import Clock
+
+log = structlog.get_logger("holdfast.idempotency")
 
 MIGRATIONS: Final = Migrations("idempotency")
 LONGEST_S: Final = 24 * 3600
@@ -16,6 +24,7 @@ MOST_ANSWERS: Final = 20_000
 MOST_BYTES: Final = 32 * 1024 * 1024
 LONGEST_ANSWER: Final = 64 * 1024
 """Of a longer one only that it was given is kept."""
+MOST_UNSTORED: Final = 200
 _SWEEP: Final = 100
 """So many new keys are taken before it is looked for old ones."""
 
@@ -47,6 +56,8 @@ class Kept:
         self._clock = clock
         self._running: set[str] = set()
         self._since_sweep = _SWEEP
+        self._unstored: OrderedDict[str, tuple[str, Answer | None]] = OrderedDict()
+        """By id: fingerprint and answer of what the disk did not take."""
 
     async def begin(self, id: str, fingerprint: str) -> Answer | Literal["begun", "running", "unknown", "other"]:
         """What is known of the write ``id``: its answer; ``begun``, and it is to be carried out now; ``running``, it is being carried
@@ -64,15 +75,27 @@ class Kept:
         return found
 
     async def end(self, id: str, answer: Answer | None) -> None:
-        """It ended with ``answer``; None: it changed nothing, or its answer must not be kept. Raises Unavailable."""
+        """It ended with ``answer``; None: it changed nothing, or its answer must not be kept."""
+        if id in self._unstored:
+            self._running.discard(id)
+            self._end_unstored(id, answer)
+            return
         self._since_sweep += 1
         sweep = self._since_sweep >= _SWEEP
         if sweep:
             self._since_sweep = 0
         try:
             await self._state.do(lambda db: _end(db, id, answer, self._clock.time_ns() if sweep else 0))
+        except Unavailable as trouble:  # that it began is stored: after a restart nobody knows its end, and that is said
+            log.warning("answer_not_stored", trouble=str(trouble), advice="look at the disk")
         finally:
             self._running.discard(id)
+
+    def _end_unstored(self, id: str, answer: Answer | None) -> None:
+        fingerprint, _ = self._unstored.pop(id)
+        if answer is not None:
+            fits = answer.body is not None and len(answer.body) <= LONGEST_ANSWER
+            self._unstored[id] = (fingerprint, answer if fits else Answer(status=answer.status, headers=[], body=None))
 
     def lost(self, id: str) -> None:
         """It was cut off in the middle: nobody knows its end."""

@@ -49,7 +49,7 @@ def document(app: Litestar) -> Json:
     made: Json = copy.deepcopy(app.openapi_schema.to_schema())
     schemas = _Schemas(made.setdefault("components", {}).setdefault("schemas", {}))
     for path, method, said in operations(made):
-        handler = _handler(app, path, method)
+        handler = handler_of(app, path, method)
         _exact(said, handler, schemas)
         _needs(said, handler)
         _problems(said)
@@ -101,7 +101,8 @@ def _refs(part: Any) -> set[str]:  # Any: JSON
     return set().union(*map(_refs, part)) if isinstance(part, list) else set()
 
 
-def _handler(app: Litestar, path: str, method: str) -> HTTPRouteHandler:
+def handler_of(app: Litestar, path: str, method: str) -> HTTPRouteHandler:
+    """The handler of an operation of ``app``."""
     for route in app.routes:
         if getattr(route, "path_format", "") == path:
             for handler in getattr(route, "route_handlers", ()):
