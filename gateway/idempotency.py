@@ -61,12 +61,21 @@ class Kept:
 
     async def begin(self, id: str, fingerprint: str) -> Answer | Literal["begun", "running", "unknown", "other"]:
         """What is known of the write ``id``: its answer; ``begun``, and it is to be carried out now; ``running``, it is being carried
-        out; ``unknown``, it was, and nobody saw its end; ``other``, it was another request. Raises Unavailable."""
+        out; ``unknown``, it was, and nobody saw its end; ``other``, it was another request."""
         if id in self._running:
             return "running"
+        if id in self._unstored:
+            before, answer = self._unstored[id]
+            return "other" if before != fingerprint else "unknown" if answer is None else answer
         self._running.add(id)
         try:
             found = await self._state.do(lambda db: _begin(db, id, fingerprint, self._clock.time_ns()))
+        except Unavailable as trouble:
+            log.warning("idempotency_key_not_stored", trouble=str(trouble), advice="it is remembered until the next start alone")
+            self._unstored[id] = (fingerprint, None)
+            if len(self._unstored) > MOST_UNSTORED:
+                self._unstored.popitem(last=False)
+            return "begun"
         except BaseException:
             self._running.discard(id)
             raise
