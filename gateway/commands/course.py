@@ -39,7 +39,11 @@ ENDS: Final = frozenset({Stage.VERIFIED, Stage.MISMATCH, Stage.REFUSED, Stage.EX
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A course as it survives a restart."""
 
-    command: Command
+    id: str
+    device: str
+    tag: str
+    value: Any  # Any: a value; msgspec reads no union of text and bytes
+    deadline_ns: int
     origin: Origin
     reason: str
     stage: Stage
@@ -114,8 +118,13 @@ class Course:
 
     @property
     def kept(self) -> Kept:
+        command = self.command
         return Kept(
-            command=self.command,
+            id=command.id,
+            device=command.device,
+            tag=command.tag,
+            value=command.value,
+            deadline_ns=command.deadline_ns,
             origin=self.origin,
             reason=self.reason,
             stage=self.stage,
@@ -130,7 +139,8 @@ class Course:
 
 def course_of(kept: Kept, number: int) -> Course:
     """The course that was kept."""
-    course = Course(kept.command, kept.origin, number, reason=kept.reason)
+    command = Command(id=kept.id, device=kept.device, tag=kept.tag, value=kept.value, deadline_ns=kept.deadline_ns)
+    course = Course(command, kept.origin, number, reason=kept.reason)
     course.stage, course.times, course.detail = kept.stage, dict(kept.times), kept.detail
     course.read_back, course.by_device, course.attempts, course.handed = kept.read_back, kept.by_device, kept.attempts, kept.handed
     if course.is_over():

@@ -1,4 +1,4 @@
-"""The npm package ``sparkplug-payload`` as a peer: it decodes what Holdfast sends, and what it says is compared.
+"""The npm package ``sparkplug-payload`` as a peer: it decodes what Holdfast sends, and encodes what a host would send.
 
 It needs node and ``npm ci`` in ``tests/peers/node``; a test that asks for it is skipped where they are missing.
 """
@@ -47,14 +47,23 @@ TYPE_NAME = {
 
 def decoded(payloads: Sequence[bytes]) -> list[Any]:  # Any: JSON of the peer's own shape
     """What the peer makes of the payloads of one edge node, one answer each."""
+    answers = [msgspec.json.decode(line) for line in _said("decode.mjs", [f"one {payload.hex()}" for payload in payloads])]
+    assert len(answers) == len(payloads)
+    return answers
+
+
+def encoded(payloads: Sequence[Any]) -> list[bytes]:  # Any: JSON of the peer's own shape
+    """The bytes that the peer makes of payloads, as a host application would send them."""
+    return [bytes.fromhex(line.decode()) for line in _said("encode.mjs", [msgspec.json.encode(payload).decode() for payload in payloads])]
+
+
+def _said(program: str, lines: Sequence[str]) -> list[bytes]:
     node = shutil.which("node")
     if node is None or not (NODE / "node_modules" / "sparkplug-payload").is_dir():
         pytest.skip("node or its packages are missing: run `npm ci` in tests/peers/node")
-    lines = "".join(f"one {payload.hex()}\n" for payload in payloads)
-    done = subprocess.run([node, str(NODE / "decode.mjs")], input=lines.encode(), capture_output=True, check=True, timeout=60)
-    answers = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(payloads)
-    return answers
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run([node, str(NODE / program)], input=text.encode(), capture_output=True, check=True, timeout=60)
+    return done.stdout.splitlines()
 
 
 def same(kind: Kind, told: str | None, value: Any) -> bool:  # Any: as above
