@@ -92,7 +92,7 @@ class Follower:
     async def ask(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         """What ``work`` says on the history's thread. Raises Unavailable where there is no history just now."""
         if not self._serving:
-            raise Unavailable("history is not there yet, or its file cannot be used", "look at the log, or ask again")
+            raise _not_there()
         try:
             return await self._do(work, *args, **more)
         except (sqlite3.DatabaseError, Spoilt) as error:
@@ -101,13 +101,14 @@ class Follower:
             raise Unavailable(f"history cannot be read ({error})", "ask again: what was damaged is made anew") from error
 
     async def catch_up(self) -> None:
-        """Fold all that is durable and still in memory, so that an answer ends now."""
-        if self._serving:
-            async with self._turn:
-                while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
-                    if self._gathered_values >= FOLD_VALUES:
-                        await self._fold()
-                await self._fold()
+        """Fold all that is durable and still in memory, so that an answer ends now. Raises Unavailable."""
+        if not self._serving:
+            raise _not_there()
+        async with self._turn:
+            while self._absorb(self._recent()):
+                if self._gathered_values >= FOLD_VALUES:
+                    await self._fold()
+            await self._fold()
 
     def shut(self) -> None:
         self._thread.shutdown(wait=False)
@@ -120,7 +121,7 @@ class Follower:
             if self._doubtful:
                 await self._start_over(await self._do(self.store.cursor, LANE.value))
             began, before = self._clock.monotonic(), self._cursor.next
-            while self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE)):
+            while self._absorb(self._recent()):
                 if self._gathered_values >= FOLD_VALUES:
                     await self._fold()
             wait_s = BUSY_LOOK_S if self._cursor.next - before > BUSY_RECORDS else LOOK_S
@@ -132,6 +133,12 @@ class Follower:
             if self._clock.monotonic() >= self._save_at or self.fresh.bytes > MOST_FRESH_BYTES:
                 await self._save()
             return wait_s
+
+    def _recent(self) -> Sequence[Record | Lost]:
+        """What comes next, as far as it is known without looking into files: records in memory, or a gap."""
+        first, head = self._cursor.next, self._journal.head(LANE)
+        found: Sequence[Record | Lost] = self._journal.recent(LANE, first, max_records=RECORDS_AT_ONCE)
+        return found or [gap for gap in self._journal.gaps(LANE, first, head - 1)[:1] if gap.first == first]
 
     async def _from_files(self) -> Sequence[Record | Lost]:
         first = self._cursor.next
@@ -237,7 +244,7 @@ class Follower:
 
     async def _end(self) -> None:
         with contextlib.suppress(sqlite3.Error, OSError, Spoilt):  # what is not saved is read again
-            self._absorb(self._journal.recent(LANE, self._cursor.next, max_records=RECORDS_AT_ONCE))
+            self._absorb(self._recent())
             await self._fold()
             if self.fresh.values:
                 await self._do(self._save_fresh, self._cursor, self._losses)
@@ -249,3 +256,7 @@ class Follower:
 
     async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **more))
+
+
+def _not_there() -> Unavailable:
+    return Unavailable("history is not there yet, or its file cannot be used", "look at the log, or ask again")
