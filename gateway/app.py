@@ -31,6 +31,8 @@ from gateway.config.faces import AnyFace, ModbusFace, OpcuaFace
 from gateway.connections import Connection
 from gateway.diagnostics import console as diagnosis
 from gateway.diagnostics.bundle import Sources as SupportSources
+from gateway.diagnostics.jobs import Jobs
+from gateway.diagnostics.networks import own_networks
 from gateway.diagnostics.questions import OfDiagnostics
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
@@ -184,6 +186,7 @@ class Appliance:
         self.authority = Authority(state.folder / "authority", name, clock)
         self.certificates = Certificates(self.authority, state, clock)
         self.repairs = Repairs(self._repair_sources())
+        self.jobs = Jobs(clock)
 
     @property
     def site(self) -> model.Site:
@@ -453,6 +456,8 @@ class Appliance:
             clock_state=self.clock_state,
             shadows=self.shadows,
             repairs=self.repairs,
+            jobs=self.jobs,
+            own_networks=own_networks,
             support=self._support,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
@@ -575,6 +580,7 @@ async def running(
                 appliance.clock_state.watched(appliance.record),
                 appliance.shadows.working(),
                 appliance.repairs.watching(),
+                appliance.jobs.kept(),
                 control.serving(
                     journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise, appliance.diagnose
                 ),

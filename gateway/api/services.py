@@ -12,6 +12,8 @@ from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
 from gateway.diagnostics.bundle import Sources as SupportSources
+from gateway.diagnostics.jobs import Jobs
+from gateway.diagnostics.networks import Network
 from gateway.history.history import History
 from gateway.idempotency import Kept
 from gateway.identity.identity import Identity
@@ -51,6 +53,9 @@ class Services:
     clock_state: ClockState
     shadows: Shadows
     repairs: Repairs
+    jobs: Jobs
+    own_networks: Callable[[], Sequence[Network]]
+    """Networks that may be scanned. Asks the system: not in the loop."""
     support: Callable[[], SupportSources]
     """What a support bundle is made from."""
     statuses: Callable[[], Sequence[links.Status]]

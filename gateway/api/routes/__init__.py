@@ -13,6 +13,7 @@ from gateway.api.routes import (
     commands,
     connections,
     devices,
+    diagnostics,
     faces,
     gateway,
     health,
@@ -31,7 +32,7 @@ from gateway.api.routes import (
     values,
 )
 
-AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = health.OPERATIONS
+AT_ROOT: Final[tuple[HTTPRouteHandler, ...]] = (*health.OPERATIONS, *diagnostics.AT_ROOT)
 V1: Final[tuple[HTTPRouteHandler, ...]] = (
     *gateway.OPERATIONS,
     *connections.OPERATIONS,
@@ -45,6 +46,7 @@ V1: Final[tuple[HTTPRouteHandler, ...]] = (
     *live.OPERATIONS,
     *shadow.OPERATIONS,
     *repairs.OPERATIONS,
+    *diagnostics.OPERATIONS,
     *revisions.OPERATIONS,
     *templates.OPERATIONS,
     *audit.OPERATIONS,
