@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import live, rtu_line, whole
+from tests.bench import commands, live, rtu_line, whole
 from tests.bench.broker import broker
 from tests.bench.drain import drain, drain_deep, drain_narrow
 from tests.bench.loads import FULL, LINEAR, PACED, PLANT, SMALL, UNIT_IDS, USUAL, Load, site
@@ -161,6 +161,10 @@ async def _run_unplugged(warm_s: float, seconds: float, _folder: Path) -> Figure
     }
 
 
+def _commands(quick: bool) -> list[Case]:
+    return [Case("commands", f"one device of {USUAL.name}", partial(commands.run, 50 if quick else commands.COUNT))]
+
+
 BENCHES: Final = (
     Bench("paced", "the whole gateway at loads that it keeps up with", lambda quick: _whole("paced", PACED, quick), usual=True),
     Bench("full", "the whole gateway as fast as it goes", lambda quick: _whole("full", (FULL,), quick), usual=True),
@@ -173,5 +177,6 @@ BENCHES: Final = (
     Bench("bare", "the least that Python can do: no journal, JSON, nothing checked", _bare),
     Bench("driver", "the Modbus driver alone", _driver),
     Bench("rtu", "a serial line of 9,600 baud: share of what is physically possible", _rtu),
+    Bench("commands", "from a request to the value read back, while 10,000 values/s are scanned", _commands),
     Bench("unplugged", "one of 20 devices on a line is gone: what that costs the others", _unplugged),
 )
