@@ -32,8 +32,9 @@ def _of_type(schema: Json, schemas: Json, name: str, depth: int) -> Any:  # Any:
     kind = schema.get("type")
     kind = next((one for one in kind if one != "null"), "null") if isinstance(kind, list) else kind
     if kind == "object":
-        properties = schema.get("properties", {})
-        return {key: example_of(one, schemas, key, depth + 1) for key, one in properties.items()}
+        required = set(schema.get("required", ()))
+        made = {key: example_of(one, schemas, key, depth + 1) for key, one in schema.get("properties", {}).items()}
+        return {key: one for key, one in made.items() if one is not None or key in required}
     if kind == "array":
         return [] if schema.get("maxItems") == 0 or "items" not in schema else [example_of(schema["items"], schemas, name, depth + 1)]
     if kind == "string":
