@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,44 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 20.0
 
 
+HttpsUrl = Annotated[
+    str,
+    Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?(?!\n)$", max_length=2048, extra={"hint": "https://host/path"}),
+]
+
+
+class OidcRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What somebody may do who has this value, such as a group, at the identity provider."""
+
+    value: Annotated[str, Meta(min_length=1, max_length=256, description="Value of the claim, such as the name or id of a group.")]
+    role: Annotated[
+        Literal["viewer", "operator", "technician", "engineer", "administrator"], Meta(description="Role that whoever has it gets.")
+    ]
+    tenant: Annotated[str, Meta(max_length=128, description="Tenant to which they are bound; empty: the whole gateway.")] = ""
+
+
+class Oidc(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Signing in at the plant's own identity provider (OpenID Connect, authorization code with PKCE)."""
+
+    issuer: Annotated[HttpsUrl, Meta(description="The provider's issuer, exactly as it says it itself.")]
+    client_id: Annotated[str, Meta(min_length=1, max_length=256, description="By which the provider knows this gateway.")]
+    client_secret: Annotated[Secret | None, Meta(description="Where the client's secret lies; without: a public client.")] = None
+    redirect_uri: Annotated[
+        HttpsUrl, Meta(description="This gateway as browsers see it, and /api/v1/session/oidc/callback; the provider must know it.")
+    ]
+    roles: Annotated[
+        tuple[OidcRole, ...], Meta(min_length=1, max_length=256, description="Who may do what; of several, the highest role counts.")
+    ]
+    role_claim: Annotated[str, Meta(min_length=1, max_length=128, description="Claim in which those values stand.")] = "groups"
+    name_claim: Annotated[str, Meta(min_length=1, max_length=128, description="Claim of people's names.")] = "preferred_username"
+    scopes: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,128}$")], ...],
+        Meta(min_length=1, max_length=32, description="Scopes that are asked for."),
+    ] = ("openid", "profile")
+    ca_file: Annotated[Path, Meta(description="PEM file of the authorities that vouch for the provider; empty: the system's.")] = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="How long the provider may take to answer, in seconds.")] = 10.0
+
+
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The local API (HTTPS, TLS 1.3). Without this section there is none."""
 
@@ -60,6 +98,7 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ] = ""
     access: Annotated[Access, Meta(description="For how long people and programs are let in.")] = Access()
     limits: Annotated[Limits, Meta(description="How much is taken at once.")] = Limits()
+    oidc: Annotated[Oidc | None, Meta(description="Signing in at an identity provider; without it there is none.")] = None
 
 
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from gateway.config.api import Access
+from gateway.config.api import Access, Oidc
 from gateway.config.model import Site
 from gateway.identity.attempts import Attempts
 from gateway.identity.claim import Claim
@@ -53,12 +53,17 @@ class Accounts:
         site = self._site()
         return site.api.access if site is not None and site.api is not None else Access()
 
+    @property
+    def oidc(self) -> Oidc | None:
+        site = self._site()
+        return site.api.oidc if site is not None and site.api is not None else None
+
     # Users
 
     async def add_user(self, by: Principal, name: str, password: str, role: Role, tenant: str = "") -> User:
         """Raises Unfit, NotAllowed, Conflict."""
         self._may_give(by, role, tenant, None)
-        self._must_be_tenant(tenant)
+        self.must_be_tenant(tenant)
         must_be_fit(password, *self._guessable(name))
         user = await self.users.add(name, await self.passwords.digest(password), role, tenant, by.called)
         if user.rules:
@@ -74,7 +79,7 @@ class Accounts:
         if tenant is None:
             tenant = user.tenant
         else:
-            self._must_be_tenant(tenant)
+            self.must_be_tenant(tenant)
         self._may_give(by, role, tenant, None)
         changed = await self.users.change(name, role=role, tenant=tenant, disabled=user.disabled if disabled is None else disabled)
         self.sessions.end_of(name)
@@ -131,7 +136,7 @@ class Accounts:
         if by.tenant and not tenant:
             tenant = by.tenant
         self._may_give(by, role, tenant, scopes)
-        self._must_be_tenant(tenant)
+        self.must_be_tenant(tenant)
         if days > self.access.token_longest_days:
             fault = Problem("days", f"{days:g} days is longer than tokens live here", f"ask for at most {self.access.token_longest_days}")
             raise Unfit("this token would live too long", "", [fault])
@@ -200,7 +205,8 @@ class Accounts:
                 f"{by.called} is bound to tenant {by.tenant} and gives nothing beyond it", "ask an administrator of the gateway"
             )
 
-    def _must_be_tenant(self, tenant: str) -> None:
+    def must_be_tenant(self, tenant: str) -> None:
+        """Raises Unfit where the site has no such tenant; empty is none."""
         site = self._site()
         names = [each.name for each in site.tenants] if site is not None else []
         if tenant and tenant not in names:

@@ -7,8 +7,9 @@ disk. Every change goes through here, so what is held is what is true. Signing i
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import structlog
@@ -26,9 +27,12 @@ from gateway.identity.sessions import Session, Sessions, Via
 from gateway.identity.tables import MIGRATIONS
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
-from gateway.objections import NotAllowed, Unavailable, Unknown
+from gateway.objections import NotAllowed, NotThere, Unavailable, Unknown
 from gateway.state import State
 from protocols.clock import Clock
+
+if TYPE_CHECKING:
+    from gateway.identity.oidc import Provider
 
 __all__ = ["MIGRATIONS", "Identity", "Shown"]
 
@@ -53,6 +57,8 @@ class Identity:
     def __init__(self, state: State, clock: Clock, audit: Audit | None = None, site: Callable[[], Site | None] = lambda: None) -> None:
         """``site`` is the one that runs: it says for how long people are let in, and which tenants there are."""
         self._audit = audit or Audit(clock)
+        self._clock = clock
+        self._provider: Provider | None = None
         self._opening = asyncio.Lock()
         self._opened = False
         self.users = Users(state, clock)
@@ -140,6 +146,29 @@ class Identity:
         secret, session = self.sessions.begin(principal, via, address, idle_s=access.session_idle_s, longest_s=access.session_longest_s)
         self._signed_in(principal.called, address, "done", detail or via)
         return secret, session
+
+    async def provider(self) -> Provider:
+        """The identity provider of the site. Raises NotThere where it names none."""
+        options = self.accounts.oidc
+        if options is None:
+            raise NotThere("no identity provider is configured", "sign in with a name and a password: POST /api/v1/session")
+        if self._provider is None or self._provider.options != options:
+            made = await asyncio.to_thread(importlib.import_module, "gateway.identity.oidc")  # what others need not pay for
+            self._provider = made.Provider(options, self._clock)
+        return self._provider
+
+    async def returned(self, state: str, code: str, binding: str, issuer: str, address: str) -> tuple[str, Session, str]:
+        """A session of somebody who comes back from the identity provider, its secret, and the form that was asked for.
+        Raises Unknown, NotAllowed, Unavailable, NotThere."""
+        await self.open()
+        try:
+            proven = await (await self.provider()).finish(state, code, binding, issuer)
+        except (Unknown, NotAllowed) as refusal:
+            self._signed_in("", address, "refused", f"oidc: {refusal.detail}")
+            raise
+        self.accounts.must_be_tenant(proven.principal.tenant)
+        secret, session = self.begin_session(proven.principal, "oidc", address, proven.detail)
+        return secret, session, proven.form
 
     def sign_out(self, session: Session) -> None:
         self.sessions.end(session)

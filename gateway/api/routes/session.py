@@ -5,11 +5,11 @@ The audit entries of signing in and claiming are the identity's own: it alone kn
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from litestar import Response
 from litestar.datastructures import Cookie
-from litestar.params import JSONBody, Parameter
+from litestar.params import JSONBody, Parameter, QueryParameter
 
 from gateway.api.operation import Asked, Given, Reach, delete, get, note, post, put
 from gateway.api.paging import Cursor, Limit, page
@@ -17,10 +17,16 @@ from gateway.api.services import Services
 from gateway.api.who import COOKIE, must_be_same_origin, shown_by
 from gateway.identity import sessions
 from gateway.identity.principal import Permission
-from gateway.objections import NotThere
+from gateway.objections import NotThere, Unknown
 from holdfast.shapes.common import Page
 from holdfast.shapes.session import Account, Claim, PasswordChange, Session, SignedIn, SignIn
 
+OIDC_COOKIE: Final = "__Host-holdfast_oidc"
+WantedForm = Annotated[Literal["bearer", "cookie"], QueryParameter(name="form", description="As of create_session.")]
+OidcState = Annotated[str, QueryParameter(name="state", max_length=512, description="As it was sent to the provider.")]
+OidcCode = Annotated[str, QueryParameter(name="code", max_length=4096, description="What the provider gave.")]
+OidcIssuer = Annotated[str, QueryParameter(name="iss", max_length=2048, description="Who answers (RFC 9207).")]
+OidcError = Annotated[str, QueryParameter(name="error", max_length=512, description="Why the provider signed nobody in.")]
 SessionId = Annotated[str, Parameter(max_length=64, description="Id of the session.")]
 
 
@@ -60,6 +66,45 @@ async def create_claim(services: Given, request: Asked, data: JSONBody[Claim]) -
         must_be_same_origin(request.scope)
     secret, session = await services.identity.claim(data.code, data.name, data.password, shown_by(request.scope).address)
     return signed_in(services, secret, session, data.form)
+
+
+@get(
+    "/session/oidc",
+    id="begin_oidc",
+    permission=None,
+    reach=Reach.PUBLIC,
+    tag="session",
+    summary="Sign in at the plant's identity provider",
+    status=302,
+    problems=(404,),
+)
+async def begin_oidc(services: Given, form: WantedForm = "cookie") -> Response[None]:
+    """For browsers: sends them to the provider of the site (OpenID Connect), which sends them back to the callback."""
+    begun = await (await services.identity.provider()).begin(form)
+    kept = Cookie(key=OIDC_COOKIE, value=begun.binding, path="/", secure=True, httponly=True, samesite="lax", max_age=600)
+    return Response(None, status_code=302, headers={"Location": begun.url, "Cache-Control": "no-store"}, cookies=[kept])
+
+
+@get(
+    "/session/oidc/callback",
+    id="finish_oidc",
+    permission=None,
+    reach=Reach.PUBLIC,
+    tag="session",
+    summary="Come back from the identity provider",
+    problems=(401, 403, 404),
+)
+async def finish_oidc(
+    services: Given, request: Asked, oidc_state: OidcState = "", code: OidcCode = "", iss: OidcIssuer = "", error: OidcError = ""
+) -> Response[SignedIn]:
+    """What the provider's answer proves becomes a session, with the role that the site gives to the person's groups."""
+    if error or not code:
+        raise Unknown("the identity provider signed nobody in", "begin again: GET /api/v1/session/oidc")
+    binding = request.cookies.get(OIDC_COOKIE, "")
+    secret, session, form = await services.identity.returned(oidc_state, code, binding, iss, shown_by(request.scope).address)
+    answer = signed_in(services, secret, session, form)
+    answer.status_code = 200
+    return answer
 
 
 @get("/session", id="get_session", permission=Permission.OWN_ACCOUNT, reach=Reach.OWN, tag="session", summary="Who asks")
@@ -135,7 +180,17 @@ async def end_session(services: Given, request: Asked, session: SessionId) -> No
     note(request, on=f"user:{ended.principal.name}", detail=f"session {ended.id}")
 
 
-OPERATIONS: Final = (create_session, create_claim, get_session, delete_session, change_password, list_sessions, end_session)
+OPERATIONS: Final = (
+    create_session,
+    create_claim,
+    begin_oidc,
+    finish_oidc,
+    get_session,
+    delete_session,
+    change_password,
+    list_sessions,
+    end_session,
+)
 
 
 def signed_in(services: Services, secret: str, session: sessions.Session, form: str) -> Response[SignedIn]:
