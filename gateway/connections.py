@@ -17,8 +17,8 @@ from gateway import links
 from gateway.pipeline import Take
 from gateway.tasks import cancel
 from protocols.clock import Clock
-from protocols.contract import Driver, Proven, Session
-from protocols.model import Device, Quality, ScanStats, silence
+from protocols.contract import Admission, Admitting, Driver, Proven, Session
+from protocols.model import Batch, Device, Quality, ScanStats, silence
 
 log = structlog.get_logger("holdfast.connection")
 
@@ -39,6 +39,8 @@ class Connection:
     past: ScanStats = field(default_factory=ScanStats)
     """The statistics of the sessions that have ended."""
     said: set[str] = field(default_factory=set)
+    admission: Admission | None = None
+    """Says of which devices nothing is taken now."""
     watcher: Callable[[Session], None] | None = None
     """Called with every session before its first scan: who looks at this connection, as ``holdfast trace`` does."""
 
@@ -50,16 +52,40 @@ class Connection:
     async def keep(self, take: Take, clock: Clock) -> None:
         """Read this connection for ever, until cancelled."""
 
-        async def session(up: links.Up) -> None:
-            await self._read(take, clock, up)
+        admitted = self._admitted(take)
 
-        await links.keep(session, self.status, clock=clock, on_lost=lambda: self._fall_silent(take, clock))
+        async def session(up: links.Up) -> None:
+            await self._read(admitted, clock, up)
+
+        for device in self.devices:
+            if self.admission is not None and self.admission.refusal(device.name):
+                self.out_of_service(device, take, clock)
+        await links.keep(session, self.status, clock=clock, on_lost=lambda: self._fall_silent(admitted, clock))
+
+    def out_of_service(self, device: Device, take: Take, clock: Clock) -> None:
+        """Say once of every tag of ``device`` that nothing of it is taken."""
+        for batch in silence(device, Quality.BAD_OUT_OF_SERVICE, clock.time_ns(), lost=True):
+            take(batch)
+
+    def _admitted(self, take: Take) -> Take:
+        """``take`` for what is admitted: also where a session does not ask by itself."""
+        admission = self.admission
+        if admission is None:
+            return take
+
+        def taken(batch: Batch) -> None:
+            if not admission.refusal(batch.device.name):
+                take(batch)
+
+        return taken
 
     async def _read(self, take: Take, clock: Clock, up: links.Up) -> None:
         async with self.driver.open(self.options, clock=clock) as session:
             self.session = session
             if self.watcher is not None:
                 self.watcher(session)
+            if isinstance(session, Admitting):
+                session.admission = self.admission
             proven = isinstance(session, Proven) and session.proven
             if proven:
                 up()

@@ -161,6 +161,26 @@ class Budgeted(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Whose values are taken now, and who a device that comes to us is: what a session asks whoever keeps the devices."""
+
+    def refusal(self, device: str) -> str:
+        """Why nothing of ``device`` is taken now; empty where it is. It costs nothing, and may change at any moment."""
+        ...
+
+    def proves(self, device: str, token: str, certificate: bytes) -> bool:
+        """Whether ``token``, or ``certificate`` (DER, whose key TLS has proven), was given to ``device`` and is good now."""
+        ...
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """A session that asks an :class:`Admission`: it neither scans nor hears a device that is refused, and tells the device so where its
+    protocol can. Optional: what comes of such a device is dropped behind every session. Set before its first batch."""
+
+    admission: Admission | None
+
+
 class Driver(Protocol):
     """A protocol. Everything but ``open`` and ``probe`` is pure and touches no network."""
 

@@ -26,6 +26,7 @@ from protocols.coap.message import (
     BAD_OPTION,
     BAD_REQUEST,
     CHANGED,
+    FORBIDDEN,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     POST,
@@ -40,7 +41,7 @@ from protocols.coap.message import (
 from protocols.coap.oscore import Binding, Challenge, Context, Sealed, hint_of
 from protocols.coap.plan import Kept
 from protocols.coap.server_config import CoapServer, PushedResource, PushingDevice
-from protocols.contract import DriverError, ProbeReport, Problem
+from protocols.contract import Admission, DriverError, ProbeReport, Problem
 from protocols.model import Batch, Command, Device, Outcome, OutcomeState, Quality, ScanStats, silence
 from protocols.options import error, unique_names, warning
 from protocols.payload import Decoder, Format, format_of_coap, payload_problems, problems_of_tag
@@ -98,6 +99,7 @@ class PushSession:
         self._parcels: deque[_Parcel] = deque()
         self._news = asyncio.Event()
         self._is_iterated = False
+        self.admission: Admission | None = None
         self._bodies = Bodies()
         self._watch: asyncio.Task[None] | None = None
         self._pushers: list[_Pusher] = []
@@ -258,6 +260,9 @@ class PushSession:
         pusher = resource.device
         if not _is_proven(pusher, request, sealer):
             return self._refuse(UNAUTHORIZED, peer, f"pushes as {pusher.options.name} without its keys or token")
+        why = self.admission.refusal(pusher.options.name) if self.admission is not None else ""
+        if why:
+            return self._refuse(FORBIDDEN, peer, f"pushes as {pusher.options.name}: {why}")
         if request.code not in (POST, PUT):
             return self._refuse(METHOD_NOT_ALLOWED, peer, f"asks ({said(request.code)}), and here devices push (POST or PUT)")
         whole = self._bodies.take(sender, "/".join(request.path), request, resource.options.max_bytes, self._clock.monotonic())

@@ -177,7 +177,8 @@ def check_webhook(options: Webhook) -> list[Problem]:
 
 
 def _sender(auth: config.SenderAuth | None, options: Webhook, path: str) -> Iterator[Problem]:
-    if isinstance(auth, config.Token) and options.tls is None and options.listen_host not in ("127.0.0.1", "::1", "localhost"):
+    is_shown = isinstance(auth, config.Token | config.Registered)
+    if is_shown and options.tls is None and options.listen_host not in ("127.0.0.1", "::1", "localhost"):
         yield error(path, "a token that crosses the network in the clear is everybody's", "write tls, or scheme: hmac")
     if isinstance(auth, config.Signed) and auth.style == "github":
         message = "this style signs no time: who has heard a message once can post it again"

@@ -168,7 +168,12 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     token: Annotated[Secret, Meta(description="Where the token lies.")]
 
 
-SenderAuth = Signed | Token
+class Registered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="scheme", tag="registry"):
+    """Each message shows what the gateway's registry gave the device: a token (Authorization: Bearer ...), or its certificate, for which
+    tls names the gateway's authority as client_ca_file. With tls only."""
+
+
+SenderAuth = Signed | Token | Registered
 
 
 class WebhookTag(PayloadTag, frozen=True, forbid_unknown_fields=True, kw_only=True):

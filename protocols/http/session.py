@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from protocols.clock import Clock
-from protocols.contract import Refused, Unreachable
+from protocols.contract import Admission, Refused, Unreachable
 from protocols.http.client import REDIRECTS, Answer, Client, Missed
 from protocols.http.config import Http
 from protocols.http.decoding import Busy
@@ -82,6 +82,7 @@ class HttpSession:
         self._holds = [Hold() for _ in plan.devices]
         self._writer = Writer(plan, client, clock)
         self._leaving: set[asyncio.Task[Any]] = set()  # Any: scans, and sleeps
+        self.admission: Admission | None = None
 
     @property
     def stats(self) -> ScanStats:
@@ -103,7 +104,11 @@ class HttpSession:
             while True:
                 now = self._clock.monotonic()
                 while len(running) < self._options.connections and schedule.due <= now:
-                    self._start(schedule.start(now), running)
+                    job = schedule.start(now)
+                    if self.admission is None or not self.admission.refusal(self._plan.devices[job.device].device.name):
+                        self._start(job, running)
+                    elif job.is_retry:
+                        schedule.missed(job.device, now)
                 if len(running) < self._options.connections:
                     waker = asyncio.ensure_future(self._clock.sleep_until(schedule.due))
                 done, _ = await asyncio.wait({*running, *([waker] if waker else [])}, return_when=asyncio.FIRST_COMPLETED)

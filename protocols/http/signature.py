@@ -49,6 +49,9 @@ _TIME: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 """Seconds since 1970; a sender that posts the same more than once a second writes a fraction."""
 
 
+Known = Callable[[str], bool]
+
+
 class Unproven(Exception):
     """The message does not prove where it comes from. The text says what is wrong with it, for our own operator alone."""
 
@@ -68,7 +71,9 @@ class Verifier:
     def __init__(self, auth: SenderAuth, id_header: str) -> None:
         """Reads the secret. Raises SecretMissing where it is not there, or too short to be one."""
         self._auth = auth
-        if isinstance(auth, config.Token):
+        if isinstance(auth, config.Registered):
+            self._key, self._style = b"", Style("Authorization", "", BEARER_ID)
+        elif isinstance(auth, config.Token):
             self._key, self._style = _long_enough(auth.token.read().encode()), Style("Authorization", "", BEARER_ID)
         else:
             self._key, self._style = _key(auth), STYLES[auth.style]
@@ -79,10 +84,16 @@ class Verifier:
         """Whether nothing can be said before the body is there."""
         return isinstance(self._auth, config.Signed)
 
-    def verify(self, headers: Mapping[str, str], body: bytes, now_ns: int) -> tuple[str, ...]:
-        """Names under which this delivery is to be remembered, maybe none. ``headers`` by lower-case name. Raises Unproven."""
+    def verify(self, headers: Mapping[str, str], body: bytes, now_ns: int, known: Known = lambda _token: False) -> tuple[str, ...]:
+        """Names under which this delivery is to be remembered, maybe none. ``headers`` by lower-case name. ``known`` says of a token
+        (empty where none is shown) whether the registry knows it, or the certificate beside it, as the sender's. Raises Unproven."""
         delivery = headers.get(self._id_header, "")[:LONGEST_ID] if self._id_header else ""
         names = (f"id {delivery}",) if delivery else ()
+        if isinstance(self._auth, config.Registered):
+            scheme, _, token = headers.get("authorization", "")[:LONGEST_HEADER].partition(" ")
+            if not known(token.strip() if scheme.lower() == "bearer" else ""):
+                raise Unproven("it shows no token or certificate that the registry gave this device and that is good")
+            return names
         if isinstance(self._auth, config.Token):
             self._check_token(headers.get("authorization", ""))
             return names

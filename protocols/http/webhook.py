@@ -21,7 +21,7 @@ import msgspec
 from aiohttp import web
 
 from protocols.clock import Clock, SystemClock
-from protocols.contract import DriverError, ProbeReport, Problem
+from protocols.contract import Admission, DriverError, ProbeReport, Problem
 from protocols.http import config
 from protocols.http.check import check_webhook
 from protocols.http.config import Webhook
@@ -120,6 +120,7 @@ class WebhookSession:
         self._failure: BaseException | None = None
         self._is_closing = False
         self._leaving: set[asyncio.Task[Any]] = set()  # Any: sleeps and waits
+        self.admission: Admission | None = None
         self.receiver = Receiver(
             self._handle,
             count=self._count,
@@ -222,7 +223,8 @@ class WebhookSession:
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
             headers.setdefault(name.lower(), value)
-        if not place.verifier.needs_body and self._names(place, headers, b"", peer) is None:
+        certificate = _certificate_of(request)
+        if not place.verifier.needs_body and self._names(place, headers, b"", peer, certificate) is None:
             return self._turned_away("unproven", 401)
         if request.headers.get("Expect", "").lower() == "100-continue":
             assert request.transport is not None  # it would have been cancelled
@@ -238,22 +240,30 @@ class WebhookSession:
             return self._turned_away("slow", 408)
         except (web.RequestPayloadError, ConnectionError):
             return self._turned_away("broken", 400)
-        names = self._names(place, headers, bytes(body), peer)
+        names = self._names(place, headers, bytes(body), peer, certificate)
         if names is None:
             return self._turned_away("unproven", 401)
         return await self._proven(place, names, bytes(body), headers.get("content-type", ""))
 
-    def _names(self, place: _Place, headers: dict[str, str], body: bytes, peer: str) -> list[str] | None:
+    def _names(self, place: _Place, headers: dict[str, str], body: bytes, peer: str, certificate: bytes) -> list[str] | None:
         """Under which names the delivery is to be remembered; None where it does not prove itself."""
         name = place.plan.device.name
+
+        def known(token: str) -> bool:
+            return self.admission is not None and self.admission.proves(name, token, certificate)
+
         try:
-            return [f"{name} {each}" for each in place.verifier.verify(headers, body, self._clock.time_ns())]
+            return [f"{name} {each}" for each in place.verifier.verify(headers, body, self._clock.time_ns(), known)]
         except Unproven as trouble:
             self._find(name, "unproven", f"a message from {peer} was not taken: {trouble}: check the sender's secret and clock")
             return None
 
     async def _proven(self, place: _Place, names: list[str], body: bytes, media_type: str) -> web.StreamResponse:
         """The message is the device's own."""
+        refusal = self.admission.refusal(place.plan.device.name) if self.admission is not None else ""
+        if refusal:
+            self._find(place.plan.device.name, f"refused {refusal}", f"what it posts is not taken: {refusal}")
+            return self._turned_away("refused", 403)
         wait_s = place.bucket.wait_s(self._clock.monotonic())
         if wait_s:
             self._find(
@@ -335,6 +345,12 @@ class WebhookSession:
         if (who, what) not in self._said and len(self._said) < MAX_FINDINGS:
             self._said.add((who, what))
             self._findings.append(f"{who}: {text}")
+
+
+def _certificate_of(request: web.BaseRequest) -> bytes:
+    """The certificate (DER) that the sender showed in the handshake; empty where it showed none."""
+    tls = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
+    return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
 
 def _settle(delivery: _Delivery, taken: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocols.clock import Clock
-from protocols.contract import DriverError, Unreachable
+from protocols.contract import Admission, DriverError, Unreachable
 from protocols.modbus.check import is_paced
 from protocols.modbus.config import AnyConnection, ModbusTcp, ModbusTls, Network
 from protocols.modbus.frames import EXCEPTIONS, Request, is_exception
@@ -75,6 +75,7 @@ class ModbusSession:
         self._writer = Writer(plan, line, clock, self._find)
         self._absent_due: dict[int, float] = {}
         self._idle_close_s = options.idle_close_s if isinstance(options, Network) else 0.0
+        self.admission: Admission | None = None
 
     @property
     def stats(self) -> ScanStats:
@@ -99,6 +100,10 @@ class ModbusSession:
                 await self._pause(schedule.due, now)
                 continue
             job = schedule.start(now)
+            if self.admission is not None and self.admission.refusal(self._plan.devices[job.device].device.name):
+                if job.is_retry:
+                    schedule.missed(job.device, now)
+                continue
             for batch in await (self._retry(job) if job.is_retry else self._scan(job)):
                 yield batch
             if schedule.all_demoted:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from protocols.clock import Clock
-from protocols.contract import Refused
+from protocols.contract import Admission, Refused
 from protocols.model import Batch, Command, Outcome, Quality, ScanStats, silence
 from protocols.mqtt.client import Message, MqttSession, Rejected
 from protocols.mqtt.config import Mqtt
@@ -69,6 +69,7 @@ class Session:
         self._overflowed = 0
         self._asked: dict[Edge, float] = {}
         self._writer = Writer(options, plan, mqtt, clock)
+        self.admission: Admission | None = None
 
     # ---- the contract
 
@@ -165,6 +166,8 @@ class Session:
         batches: list[Batch] = []
         now_ns = self._clock.time_ns()
         for route in routes:
+            if self._is_refused(route.plan):
+                continue
             if isinstance(route, Status):
                 batches += self._status(route, message)
                 continue
@@ -208,6 +211,8 @@ class Session:
             if plan is not None:
                 batches = batches + self._lose(plan)
         plan = self._plan.places.get((edge.group, edge.node, news.device))
+        if plan is not None and self._is_refused(plan):
+            return []
         if plan is not None and not news.dead:
             self._is_heard(plan)
             if news.trouble or message.left_out:
@@ -228,6 +233,21 @@ class Session:
                 await self._mqtt.flushed()
 
     # ---- who lives, and what is said
+
+    def _is_refused(self, plan: DevicePlan) -> bool:
+        """Whether nothing of this device is taken now. Its messages are acknowledged all the same: MQTT knows no way to say no to who
+        publishes, and a broker that waits would hold back everybody else's."""
+        why = self.admission.refusal(plan.device.name) if self.admission is not None else ""
+        if why:
+            self._count("refused")
+            self._tell_refused(plan.device.name, why)
+        return bool(why)
+
+    def _tell_refused(self, device: str, why: str) -> None:
+        key = f"{device}\0refused {why}"
+        if key not in self._said:
+            self._said.add(key)
+            self.findings.append(f"device {device}: what it publishes is not taken: {why}")
 
     def _is_heard(self, plan: DevicePlan) -> None:
         if plan in self._heard:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from protocols.clock import Clock
+from protocols.contract import Admission
 from protocols.model import Batch, Command, Outcome, Quality, ScanStats
 from protocols.s7.answer import meaning
 from protocols.s7.channel import Channel
@@ -42,6 +43,7 @@ class S7Session:
         self._findings: list[str] = []
         self._said: set[tuple[str, int]] = set()
         self._writer = Writer(plan, channel, clock)
+        self.admission: Admission | None = None
 
     @property
     def stats(self) -> ScanStats:
@@ -64,6 +66,8 @@ class S7Session:
             await clock.sleep_until(schedule.due)
             job = schedule.start(clock.monotonic())
             device = self._plan.devices[job.device]
+            if self.admission is not None and self.admission.refusal(device.device.name):
+                continue
             for batch in await self._scan(device, device.groups[job.group]):
                 yield batch
 
