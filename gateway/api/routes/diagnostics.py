@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from gateway.api.operation import Asked, Given, Reach, delete, get, note, post
 from gateway.api.paging import Cursor, Limit, page_of
@@ -99,7 +99,7 @@ async def make_support_bundle(services: Given) -> Response[bytes]:
     summary="Record what passes on a connection",
     problems=(404,),
 )
-async def start_trace(request: Asked, services: Given, data: TraceWish) -> Job:
+async def start_trace(request: Asked, services: Given, data: JSONBody[TraceWish]) -> Job:
     """A job: when it is done, its file can be had."""
     _connection(services, data.connection)
     work = looks.trace(services.connection, data.connection, data.for_s, services.clock, until_trouble=data.until_trouble)
@@ -115,7 +115,7 @@ async def start_trace(request: Asked, services: Given, data: TraceWish) -> Job:
     summary="Ask which addresses answer",
     problems=(404, 409),
 )
-async def start_scan(request: Asked, services: Given, data: ScanWish) -> Job:
+async def start_scan(request: Asked, services: Given, data: JSONBody[ScanWish]) -> Job:
     """The unit ids of a connection, between its own scans, or the addresses of a network. Reads only."""
     if (data.connection is None) == (data.network is None):
         raise Unfit("name a connection or a network, and not both", "see the description of the body")
@@ -139,7 +139,7 @@ async def start_scan(request: Asked, services: Given, data: ScanWish) -> Job:
     summary="Find the registers that hold the number that a display shows",
     problems=(404, 409),
 )
-async def find_number(request: Asked, services: Given, data: NumberWish) -> Job:
+async def find_number(request: Asked, services: Given, data: JSONBody[NumberWish]) -> Job:
     if data.first > data.last:
         raise Unfit("first lies behind last", "swap them")
     pace = Pace(services.clock, for_s=data.for_s, requests=data.requests, pause_s=0.0)
