@@ -97,7 +97,7 @@ async def _rig(load: Load, folder: Path) -> AsyncIterator[tuple[Callable[[int], 
 
 
 def _written(port: int, load: Load) -> dict[str, Any]:  # Any: JSON
-    tags = [{"name": f"value/{at}", "at": f"holding:{2 * at}", "kind": "float32"} for at in range(load.tags)]
+    tags: list[dict[str, Any]] = [{"name": f"value/{at}", "at": f"holding:{2 * at}", "kind": "float32"} for at in range(load.tags)]
     tags.append({"name": "setpoint", "at": "holding:1000", "kind": "uint16", "writable": True})
     device = {"name": "written", "unit_id": 1, "scan_s": load.scan_s, "tags": tags}
     return {"name": "written-line", "type": "modbus-tcp", "host": "127.0.0.1", "port": port, "devices": [device]}

@@ -10,8 +10,9 @@ import pytest
 
 from gateway import links
 from gateway.commands import Gate
-from gateway.commands.gate import LONGEST_ID, MOST_AT_ONCE, REMEMBERED
+from gateway.commands.gate import MOST_AT_ONCE, REMEMBERED
 from gateway.commands.outcome import DEVICE, LONGEST
+from gateway.commands.rules import LONGEST_ID
 from gateway.connections import Connection
 from protocols.clock import ManualClock
 from protocols.contract import Unreachable
