@@ -71,6 +71,11 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         *(MISSED, Column("late p99 ms", "late_p99_s", _ms), Column("skipped", "skipped", _plain(0)), Column("gaps", "gaps", _plain(0))),
         *(Column("cut", "cut", _plain(0)), NOISE),
     ),
+    "commands": (
+        RATE,
+        *(Column(f"{way} {name} ms", f"{way}_{name}_s", _ms) for way in ("http", "dcmd") for name in ("p50", "p99", "most")),
+        NOISE,
+    ),
     "rtu": (
         Column("used", "used", _percent(1)),
         Column("busy", "busy", _percent(1)),
