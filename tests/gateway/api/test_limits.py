@@ -33,8 +33,8 @@ async def one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running
 async def hung_up(one: Running) -> AsyncIterator[None]:
     """Each test's callers hang up: their connections count."""
     yield
-    while one.clients:
-        await one.clients.pop().aclose()
+    for client in one.clients:
+        await client.aclose()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

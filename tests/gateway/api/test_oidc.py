@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 import pytest_asyncio
 from joserfc import jwt
-from joserfc.jwk import ECKey, OctKey
+from joserfc.jwk import ECKey
 
 from tests.gateway.api.conftest import TENANT, Running
 from tests.gateway.identity.rig import PASSWORD, Ahead, bare
@@ -141,23 +142,30 @@ KEY = ECKey.generate_key("P-256", {"kid": "one", "use": "sig", "alg": "ES256"})
 STRANGER = ECKey.generate_key("P-256", {"kid": "one"})
 
 
-def signed(forger: Forger, nonce: str, key: Any = KEY, alg: str = "ES256", **claims: Any) -> str:
+def signed(forger: Forger, asked: str, key: Any = KEY, alg: str = "ES256", **claims: Any) -> str:
     now = int(time.time())
-    base = {"iss": forger.issuer, "aud": CLIENT, "sub": "00001", "nonce": nonce, "iat": now, "exp": now + 300, "groups": ["ot-engineers"]}
+    base = {"iss": forger.issuer, "aud": CLIENT, "sub": "00001", "nonce": asked, "iat": now, "exp": now + 300, "groups": ["ot-engineers"]}
     return jwt.encode({"alg": alg, "kid": "one"}, {key: value for key, value in {**base, **claims}.items() if value is not None}, key)
 
 
 def unsigned(forger: Forger, nonce: str) -> str:
     _, payload, _ = signed(forger, nonce).split(".")
-    return base64.urlsafe_b64encode(json.dumps({"alg": "none"}).encode()).decode().rstrip("=") + f".{payload}."
+    return b64(json.dumps({"alg": "none"}).encode()) + f".{payload}."
+
+
+def b64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def shared_key(forger: Forger, nonce: str) -> str:
     """HMAC with the provider's public key as the secret: CVE-2015-9256 and its kin."""
-    return signed(forger, nonce, OctKey.import_key(KEY.as_pem(private=False)), "HS256")
+    payload = signed(forger, nonce).split(".")[1]
+    content = f"{b64(json.dumps({'alg': 'HS256', 'kid': 'one'}).encode())}.{payload}"
+    mac = hmac.digest(KEY.as_pem(private=False), content.encode(), "sha256")
+    return f"{content}.{b64(mac)}"
 
 
-FORGED = {
+FORGED: Final[dict[str, Callable[[Forger, str], str]]] = {
     "another issuer": lambda f, n: signed(f, n, iss="https://evil.example.com"),
     "another audience": lambda f, n: signed(f, n, aud="somebody-else"),
     "two audiences and another party": lambda f, n: signed(f, n, aud=[CLIENT, "other"], azp="other"),
