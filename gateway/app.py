@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import authority, commands, config, control, idempotency, links, questions, repairs, shadow
+from gateway import authority, commands, config, control, idempotency, links, questions, registry, repairs, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority, Certificates
@@ -45,7 +45,8 @@ from gateway.journal import Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.live import Live
 from gateway.objections import Unfit
-from gateway.pipeline import pipeline
+from gateway.pipeline import Take, pipeline
+from gateway.registry import PUSHING, Kind, Registry
 from gateway.repairs import Repairs
 from gateway.repairs import Sources as RepairSources
 from gateway.report import ReportByException
@@ -81,6 +82,7 @@ class _Line:
 
     connection: Connection
     task: asyncio.Task[None]
+    take: Take
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class Appliance:
         self._clock = clock
         self._drivers = drivers
         self._tasks = tasks
-        self.past = Past(folder, journal, clock, tasks, device=self.latest.device)
+        self.past = Past(folder, journal, clock, tasks, device=self.latest.device, wiped=self._wiped)
         self.commands = Gate(
             self._connection_of,
             self.record,
@@ -185,6 +187,8 @@ class Appliance:
         self.idempotency = Kept(state, clock)
         self.authority = Authority(state.folder / "authority", name, clock)
         self.certificates = Certificates(self.authority, state, clock)
+        self.registry = Registry(state, self.certificates, self.audit, self.latest, clock, kind_of=self._kind_of)
+        self.registry.on_shut = self._out_of_service
         self.repairs = Repairs(self._repair_sources())
         self.jobs = Jobs(clock)
 
@@ -301,9 +305,24 @@ class Appliance:
         for device in devices:
             self.latest.add(device)
         take = pipeline(self.latest, self._report, self.journal, connection.status.counters)
+        connection.admission = self.registry
         task = self._tasks.create_task(connection.keep(take, self._clock), name=f"connection {name}")
-        self._lines[name] = _Line(connection, task)
+        self._lines[name] = _Line(connection, task, take)
         log.info("connection_started", name=name, devices=len(devices), tags=sum(len(device.tags) for device in devices))
+
+    def _wiped(self, name: str) -> int | None:
+        return self.registry.wiped(name)
+
+    def _kind_of(self, name: str) -> Kind | None:
+        found = self._connection_of(name)
+        if found is None:
+            return None
+        return "pushing" if found[0].options.__struct_config__.tag in PUSHING else "field"
+
+    def _out_of_service(self, device: Device) -> None:
+        line = self._lines.get(device.connection)
+        if line is not None:
+            line.connection.out_of_service(device, line.take, self._clock)
 
     async def _stop_connection(self, name: str) -> None:
         line = self._lines.pop(name)
@@ -449,6 +468,7 @@ class Appliance:
             identity=self.identity,
             authority=self.authority,
             certificates=self.certificates,
+            registry=self.registry,
             commands=self.commands,
             live=self.live,
             history=lambda: self.past.now,
@@ -535,6 +555,7 @@ _FACES: dict[type, _MakeFace] = {ModbusFace: _modbus_server, OpcuaFace: _opcua_s
 
 MIGRATIONS: Final = (
     authority.MIGRATIONS,
+    registry.MIGRATIONS,
     identity.MIGRATIONS,
     idempotency.MIGRATIONS,
     commands.MIGRATIONS,
@@ -577,6 +598,7 @@ async def running(
 
             async with (
                 appliance.audit.kept(),
+                appliance.registry.kept(),
                 appliance.clock_state.watched(appliance.record),
                 appliance.shadows.working(),
                 appliance.repairs.watching(),
@@ -592,6 +614,7 @@ async def running(
                 try:
                     yield appliance
                 finally:
+                    await revisions.stop()
                     await appliance.stop()
     finally:
         await state.close()

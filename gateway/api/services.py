@@ -20,6 +20,7 @@ from gateway.identity.identity import Identity
 from gateway.journal import Journal
 from gateway.latest import Latest
 from gateway.live import Live
+from gateway.registry import Registry
 from gateway.repairs import Repairs
 from gateway.revisions.revisions import Revisions
 from gateway.shadow import Shadows
@@ -45,6 +46,7 @@ class Services:
     identity: Identity
     authority: Authority
     certificates: Certificates
+    registry: Registry
     commands: Gate
     live: Live
     history: Callable[[], History | None]

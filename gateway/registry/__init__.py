@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.registry.registry import MIGRATIONS, Entry, Registry
+from gateway.registry.registry import MIGRATIONS, PUSHING, Entry, Kind, Registry
 
-__all__ = ["MIGRATIONS", "Entry", "Registry"]
+__all__ = ["MIGRATIONS", "PUSHING", "Entry", "Kind", "Registry"]

@@ -149,8 +149,9 @@ class Registry:
             await self.ready()
 
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Look at how devices are, until left."""
+    async def kept(self) -> AsyncIterator[None]:
+        """Read what is kept, then look at how devices are, until left."""
+        await self.open()
         task = asyncio.create_task(self._watch())
         try:
             yield
