@@ -22,6 +22,8 @@ from gateway.api.services import Services
 from gateway.audit import Audit
 from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
+from gateway.commands import console as command_console
+from gateway.commands.questions import OfCommands
 from gateway.config import model
 from gateway.config.api import Api
 from gateway.config.commands import Commands
@@ -208,6 +210,10 @@ class Appliance:
     def enter(self, request: OfIdentity) -> questions.Lines:
         """What is asked of users and tokens from a shell on this machine."""
         return console.answer(self.identity, self.audit, request)
+
+    def carry(self, request: OfCommands) -> questions.Lines:
+        """What is asked of commands from a shell on this machine."""
+        return command_console.answer(self.commands, self.latest, self.connection, self.audit, self._clock, request)
 
     def connection(self, name: str) -> Connection | None:
         """The running connection of this name."""
@@ -604,7 +610,15 @@ async def running(
                 appliance.repairs.watching(),
                 appliance.jobs.kept(),
                 control.serving(
-                    journal, folder, appliance.connection, clock, appliance.enter, appliance.audit, appliance.revise, appliance.diagnose
+                    journal,
+                    folder,
+                    appliance.connection,
+                    clock,
+                    appliance.enter,
+                    appliance.audit,
+                    appliance.revise,
+                    appliance.diagnose,
+                    appliance.carry,
                 ),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):

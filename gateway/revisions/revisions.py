@@ -13,7 +13,8 @@ Where the state cannot be kept (see ``gateway.state``) the file runs, and change
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -99,6 +100,12 @@ class Revisions:
         self._clock, self._base, self._file = clock, base, file
         self._boot = _boot() if boot is None else boot
         self._turn = asyncio.Lock()
+        """Of whoever changes what runs."""
+        self._verdict = asyncio.Lock()
+        """Of whoever decides whether a trial stays or goes."""
+        self._swapping = False
+        self._idle: set[asyncio.Task[None]] = set()
+        """Tasks that wait or look, and change nothing until they have the turn."""
         self._known = Known()
         self._running: Document | None = None
         self._number = 0
@@ -181,13 +188,29 @@ class Revisions:
         self._forget()
         deadline = self._known.deadline
         if deadline is not None and deadline.confirms_itself:
-            tasks.create_task(self._confirm_started(self._known.trial), name="revisions")
+            self._look(self._confirm_started(self._known.trial), "revisions")
         elif deadline is not None:
             self._set_timer()
-        tasks.create_task(self._first_drift(), name="drift")
+        self._look(self._first_drift(), "drift")
+
+    async def stop(self) -> None:
+        """No change begins any more; one that runs is waited for. A trial's time goes on at the next start."""
+        self._stop_timer()
+        for task in self._idle:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SWAP_S):
+                await self._turn.acquire()
+
+    def _look(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:  # Any: what a coroutine takes is asyncio's own
+        assert self._tasks is not None
+        task = self._tasks.create_task(work, name=name)
+        self._idle.add(task)
+        task.add_done_callback(self._idle.discard)
+        return task
 
     async def _confirm_started(self, number: int) -> None:
-        async with self._turn:
+        async with self._verdict:
             if self._known.trial == number:
                 await self._stay(number, "it runs", GATEWAY)
 
@@ -314,6 +337,7 @@ class Revisions:
     async def _carry_out(self, built: Any, number: int, before: Document | None, done: asyncio.Future[None]) -> None:  # Any: the parts' own
         parts = self._must_run()
         up = _up(parts)
+        self._swapping = True
         try:
             try:
                 async with asyncio.timeout(SWAP_S):
@@ -324,20 +348,25 @@ class Revisions:
                 await self._back(number, why, GATEWAY)
                 _tell(done, Unavailable(f"revision {number} was taken back: {why}", "the log says more"))
                 return
-            if self._known.deadline is not None and self._known.deadline.confirms_itself:
-                await self._stay(number, "", GATEWAY)
+            await self._swapped(number)
             _tell(done, None)
             await parts.swap_api()
         finally:
-            _tell(done, StartAnew("the gateway ends"))
+            _tell(done, Unavailable("the gateway ends", "ask again when it is back"))
+            self._swapping = False
             self._turn.release()
-        await self._watch(number, up)
-        await self.drift()
+        self._look(self._watch(number, up), "watching")
+
+    async def _swapped(self, number: int) -> None:
+        """From here on it can be confirmed, also while the API still moves."""
+        async with self._verdict:
+            self._swapping = False
+            if self._known.deadline is not None and self._known.deadline.confirms_itself:
+                await self._stay(number, "", GATEWAY)
 
     async def confirm(self, number: int | None, who: Who, reason: str = "") -> Revision:
         """The revision on trial stays. Raises Conflict where there is none, or its time is over; NotThere."""
-        self._must_be_free(trial=True)
-        async with self._turn:
+        async with self._verdict:
             trial = self._known.trial
             if number is not None and number != trial:
                 head = await self.head(number)
@@ -346,6 +375,8 @@ class Revisions:
                 raise Conflict(f"revision {number} waits for nothing: it is {head.standing}", "see the history")
             if not trial:
                 raise Conflict("no revision waits to be confirmed", "see the history")
+            if self._swapping:
+                raise Conflict(f"revision {trial} is being swapped in", "ask again in a moment")
             if not self._remaining_s():
                 raise Conflict(f"the time of revision {trial} is over: the gateway goes back", "apply it again")
             said = f"confirmed by {who.author}" + (f": {reason}" if reason else "")
@@ -399,7 +430,8 @@ class Revisions:
         ended = (trial, "the file was taken; by file") if trial else None
         if document.identity != running.identity or trial:
             draft = await self._draft(document, FILE, "the file was taken", running, self._number)
-            await self._keep_file(draft, document.identity, ended)
+            async with self._verdict:
+                await self._keep_file(draft, document.identity, ended)
         else:
             await self._keep_identity(document.identity)
         self._stop_timer()
@@ -440,15 +472,18 @@ class Revisions:
 
     async def _back(self, trial: int, why: str, who: Who) -> None:
         """Run what was confirmed. What is durable first: a gateway that dies in between starts with it."""
-        log.warning("revision_reverted", revision=trial, reason=why, confirmed=self._known.confirmed)
-        confirmed = self._confirmed
-        assert confirmed is not None
-        try:
-            await self._add_return((trial, why), why, who)
-        except Unavailable as error:  # at the next start its time is over, and it is written then
-            log.error("revisions_not_kept", trouble=error.detail, advice="make room; the gateway goes back all the same")
-            self._known = msgspec.structs.replace(self._known, trial=0, deadline=None)
-            self._number = self._known.confirmed
+        async with self._verdict:
+            if self._known.trial != trial:
+                return  # it was confirmed at the last moment
+            log.warning("revision_reverted", revision=trial, reason=why, confirmed=self._known.confirmed)
+            confirmed = self._confirmed
+            assert confirmed is not None
+            try:
+                await self._add_return((trial, why), why, who)
+            except Unavailable as error:  # at the next start its time is over, and it is written then
+                log.error("revisions_not_kept", trouble=error.detail, advice="make room; the gateway goes back all the same")
+                self._known = msgspec.structs.replace(self._known, trial=0, deadline=None)
+                self._number = self._known.confirmed
         self._stop_timer()
         self._running = confirmed
         self._must_run().audit.record(
@@ -478,8 +513,7 @@ class Revisions:
 
     def _set_timer(self) -> None:
         self._stop_timer()
-        assert self._tasks is not None
-        self._timer = self._tasks.create_task(self._go_back_in_time(), name="trial")
+        self._timer = self._look(self._go_back_in_time(), "trial")
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer is not asyncio.current_task():
@@ -491,8 +525,7 @@ class Revisions:
         assert deadline is not None
         await self._clock.sleep_until(deadline.until)
         async with self._turn:
-            if self._known.trial == trial:
-                await self._back(trial, f"it was not confirmed within {deadline.within_s:g} s", GATEWAY)
+            await self._back(trial, f"it was not confirmed within {deadline.within_s:g} s", GATEWAY)
         await self.drift()
 
     # Watching
@@ -512,6 +545,7 @@ class Revisions:
                 await self._store.watched(number, msgspec.structs.replace(head, watched=True, worse=worse))
         except Unavailable as error:
             log.error("revisions_not_kept", trouble=error.detail, advice="make room")
+        await self.drift()
 
     # Small things
 
