@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.config import budget
+from gateway.config import access, budget
 from gateway.config.commands import problems as command_problems
 from gateway.config.document import reading_order, show
 from gateway.config.drivers import Drivers, installed
@@ -373,7 +373,7 @@ def _round_down(seconds: float) -> int:
 
 
 RULES: Final[tuple[Callable[[Site], Iterable[Problem]], ...]] = (
-    _names, _topic_names, _one_line_each, _uplink_identities, _topics, _links, _tls, _ages,
+    _names, access.problems, _topic_names, _one_line_each, _uplink_identities, _topics, _links, _tls, _ages,
 )  # fmt: skip
 
 
