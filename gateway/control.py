@@ -23,6 +23,7 @@ import structlog
 from gateway import questions, wires
 from gateway.audit import Audit
 from gateway.audit import questions as of_audit
+from gateway.commands.questions import OfCommands
 from gateway.diagnostics.questions import OfDiagnostics
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, StorageError
@@ -45,6 +46,9 @@ Enter = Callable[[OfIdentity], questions.Lines]
 
 Diagnose = Callable[[OfDiagnostics], questions.Lines]
 """What answers questions about repairs and support. Raises Objection."""
+
+Carry = Callable[[OfCommands], questions.Lines]
+"""What carries out commands and keeps the lock-out. Raises Objection."""
 
 Revise = Callable[[OfRevisions], questions.Lines]
 """What answers questions about revisions."""
@@ -72,6 +76,7 @@ async def serving(
     audit: Audit | None = None,
     revise: Revise | None = None,
     diagnose: Diagnose | None = None,
+    command: Carry | None = None,
 ) -> AsyncIterator[None]:
     """Answer questions about ``journal``, about the connections that ``find`` gives, and (``enter``) about who may enter, on
     ``folder/control.sock`` until left."""
@@ -82,6 +87,7 @@ async def serving(
         (of_audit.OfAudit, partial(of_audit.answer, audit) if audit else None, "audit log"),
         (OfRevisions, revise, "revisions"),
         (OfDiagnostics, diagnose, "list of repairs"),
+        (OfCommands, command, "gate for commands"),
     )
 
     def lines(request: questions.Request) -> questions.Lines:

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway import readable
 from gateway.audit.questions import OfAudit
+from gateway.commands.questions import OfCommands
 from gateway.diagnostics.questions import OfDiagnostics
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Lost, Record
@@ -65,7 +66,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read
 
 OfJournal = Stat | Verify | Tail | Export
 OfConnection = Trace | Read
-Request = OfJournal | OfConnection | OfIdentity | OfAudit | OfRevisions | OfDiagnostics
+Request = OfJournal | OfConnection | OfCommands | OfIdentity | OfAudit | OfRevisions | OfDiagnostics
 
 
 async def answer(journal: Journal, request: OfJournal) -> Lines:
