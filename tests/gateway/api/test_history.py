@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 import pytest_asyncio
 
@@ -75,7 +75,8 @@ async def viewer(plant: Running) -> httpx.AsyncClient:
 
 
 async def test_what_was_read_comes_back_page_by_page_with_its_quality(viewer: httpx.AsyncClient) -> None:
-    pages, cursor = [], None
+    pages: list[dict[str, Any]] = []  # Any: JSON
+    cursor = None
     while not pages or cursor is not None:
         said = await viewer.get(PRESS_PATH, params={"tag": "force/x", "limit": 250, **SPAN, **({"cursor": cursor} if cursor else {})})
         assert said.status_code == 200, said.text

@@ -201,19 +201,21 @@ async def test_a_folder_that_cannot_be_used_costs_history_alone(tmp_path: Path) 
     history = History(Options(), tmp_path / "history", journal, SystemClock())
     status = links.Status("history", "history")
     task = asyncio.create_task(links.keep(history.session, status, clock=SystemClock()))
-    async with asyncio.timeout(20):
-        while status.state is not links.State.WAITING:  # noqa: ASYNC110 - what is waited for is seen from outside
-            await asyncio.sleep(0.005)
+    await _until(status, links.State.WAITING)
     assert "history" in status.trouble
     with pytest.raises(Unavailable):
         await found_in(history, METER.name, "power")
     await journal.append(of_minutes(1)[0])
     (tmp_path / "history").unlink()
-    async with asyncio.timeout(20):
-        while status.state is not links.State.UP:  # noqa: ASYNC110 - what is waited for is seen from outside
-            await asyncio.sleep(0.005)
+    await _until(status, links.State.UP)
     await caught_up(history)
     assert await found_in(history, METER.name, "power") == [1.0]
     await cancel(task)
     history.follower.shut()
     await journal.close()
+
+
+async def _until(status: links.Status, state: links.State) -> None:
+    async with asyncio.timeout(20):
+        while status.state is not state:  # noqa: ASYNC110 - what is waited for is seen from outside
+            await asyncio.sleep(0.005)
