@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench bench-peers profile long run docs lock clean packages
+.PHONY: help demo test check bench bench-peers profile long run docs release-api lock clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,11 +35,13 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made ## every test, with real peers; two runs side by side, one with ARGS
 	$(BIN)/python -m tests $(ARGS)
 
-check: .venv/.dev ## lint, format, types, import directions, generated documents
+check: .venv/.dev ## lint, format, types, import directions, generated documents, the API against the released one
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/client.py --check
+	$(BIN)/python tools/release_api.py --check
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
 bench: .venv/.dev ## speed, measured (ten minutes)
@@ -61,6 +63,10 @@ run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
 
 docs: .venv/.dev ## write the generated pages again
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/client.py
+
+release-api: .venv/.dev ## today's API becomes the released one, which later ones are held against
+	$(BIN)/python tools/release_api.py $(ARGS)
 
 lock: .venv/.dev ## resolve the dependencies anew
 	$(COMPILE) --upgrade -o requirements.lock

@@ -15,7 +15,9 @@ class GraphqlQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         str, Meta(min_length=1, max_length=16_384, description="A GraphQL document.", examples=["{ devices { items { name lost } } }"])
     ]
     variables: Annotated[dict[str, Any] | None, Meta(description="By name.")] = None  # Any: JSON
-    operation_name: Annotated[str | None, Meta(max_length=256, description="Which operation, where the document has several.")] = None
+    operation_name: Annotated[
+        Annotated[str, Meta(max_length=256)] | None, Meta(description="Which operation, where the document has several.")
+    ] = None
     extensions: dict[str, Any] | None = None  # Any: clients send some; they are not looked at
 
 
