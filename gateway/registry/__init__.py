@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.registry.registry import MIGRATIONS, PUSHING, Entry, Kind, Registry
+from gateway.registry.registry import MIGRATIONS, PUSHING, Entry, Kind, Registry, Step
 
-__all__ = ["MIGRATIONS", "PUSHING", "Entry", "Kind", "Registry"]
+__all__ = ["MIGRATIONS", "PUSHING", "Entry", "Kind", "Registry", "Step"]
