@@ -156,12 +156,18 @@ class History:
             raise NotThere(f"device {device!r} has no tag {tag!r}", f"GET /api/v1/devices/{device} lists its tags")
         return Found(device, of_now, tuple(places))
 
-    def check(self, series: int, from_ns: int, to_ns: int) -> None:
-        """Raises Unfit or TooLarge for a question that cannot be."""
+    def check(self, series: int, from_ns: int, to_ns: int, *, bucket_ns: int = 0, points: int = 0) -> None:
+        """Raises Unfit or TooLarge for a question that cannot be; ``points`` are those of one tag."""
         if not -MOST_NS < from_ns < to_ns < MOST_NS:
             raise Unfit("from must lie before to", "give both in nanoseconds since 1970, or as RFC 3339 says")
         if series > self.options.most_tags:
             raise TooLarge(f"{series} tags are more than are answered at once", f"ask for at most {self.options.most_tags}")
+        each = -(-to_ns // bucket_ns) - from_ns // bucket_ns if bucket_ns else points
+        if series * each > self.options.most_points:
+            raise TooLarge(
+                f"{series * each} buckets or points are more than are answered at once",
+                f"ask for at most {self.options.most_points}, of all tags together",
+            )
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -203,10 +209,7 @@ class History:
         """Buckets whose starts are multiples of their length since 1970, all that touch the asked time. Raises TooLarge."""
         first = from_ns // bucket_ns
         count = -(-to_ns // bucket_ns) - first
-        if count > self.options.most_points:
-            raise TooLarge(
-                f"{count} buckets are more than are answered at once", f"ask for at most {self.options.most_points}: longer ones"
-            )
+        self.check(1, from_ns, to_ns, bucket_ns=bucket_ns)
         begin_ns, end_ns, hold = first * bucket_ns, (first + count) * bucket_ns, hold_ns(found.tag)
         if bucket_ns % MINUTE_NS:
             entries = await self._values(found, begin_ns - min(hold, bucket_ns), end_ns)
@@ -218,8 +221,7 @@ class History:
 
     async def line(self, found: Found, from_ns: int, to_ns: int, most: int) -> Line:
         """At most ``most`` points by LTTB. Raises TooLarge, and Unfit for a tag of texts."""
-        if most > self.options.most_points:
-            raise TooLarge(f"{most} points are more than are answered at once", f"ask for at most {self.options.most_points}")
+        self.check(1, from_ns, to_ns, points=most)
         if COLUMN_OF[found.tag.kind] is Column.OBJECT:
             raise Unfit(f"{found.tag.name!r} is a {found.tag.kind.value}: there is no line through it", "ask for its raw values")
         coarse = to_ns - from_ns > COARSE_WINDOWS * WINDOW_NS

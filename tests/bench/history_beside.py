@@ -99,7 +99,8 @@ async def asked(load: Load, folder: Path, seconds: float, journal: Path | None, 
         )
         beside = await _lateness(rig, seconds)
         figures |= {f"beside, {name}": value for name, value in beside.items()}
-        return figures | json.loads(await client) | {"peak MB": peak_bytes(rig.pid) / 1e6}
+        answers: Figures = json.loads(await client)
+        return figures | answers | {"peak MB": peak_bytes(rig.pid) / 1e6}
 
 
 async def _lateness(rig: Rig, seconds: float) -> Figures:
@@ -164,13 +165,14 @@ async def ask(port: int, token: str, ca: str, seconds: float, callers: int, devi
 def _question(kind: str, device: str, tags: list[str]) -> tuple[str, dict[str, Any]]:  # Any: what httpx takes
     now = time.time_ns()
     day = {"from": str(now - DAY_NS), "to": str(now)}
-    return {
+    questions: dict[str, tuple[str, dict[str, Any]]] = {  # Any: as above
         "line of a day": (f"{device}/line", {"tag": tags[0], "points": 300, **day}),
         "buckets of a day": (f"{device}/buckets", {"tag": tags[0], "bucket_s": 60, **day}),
         "10 tags, buckets of a day": (f"{device}/buckets", {"tag": tags, "bucket_s": 300, **day}),
         "raw page": (device, {"tag": tags[0], **day}),
         "export of ten minutes": (f"{device}/export", {"tag": tags[0], "from": str(now - 600_000_000_000), "to": str(now)}),
-    }[kind]
+    }
+    return questions[kind]
 
 
 async def measure(told: argparse.Namespace, folder: Path) -> None:

@@ -76,7 +76,8 @@ async def read_history(
     async def answer() -> shapes.Samples:
         async with history.turn():
             found = history.find(device, tag)
-            return _samples(history, found, from_ns, to_ns, await history.page(found, from_ns, to_ns, limit, key))
+            page = await history.page(found, from_ns, to_ns, limit, key)
+            return await history.follower.ask(_samples, history, found, from_ns, to_ns, page)
 
     return await _while_there(request, answer)
 
@@ -202,6 +203,7 @@ async def export_history(
 async def _buckets(request: Asked, services: Services, sight: Sight, asked: BucketsAsked) -> shapes.Buckets:
     history = _history(services)
     from_ns, to_ns = _span(services, history, asked.begin, asked.end, len(asked.series))
+    history.check(len(asked.series), from_ns, to_ns, bucket_ns=asked.bucket_s * SECOND_NS)
     _must_see(sight, asked.series)
 
     async def answer() -> shapes.Buckets:
@@ -209,7 +211,8 @@ async def _buckets(request: Asked, services: Services, sight: Sight, asked: Buck
             made = []
             for each in asked.series:
                 found = history.find(each.device, each.tag)
-                made.append(_bucket_series(found, await history.buckets(found, from_ns, to_ns, asked.bucket_s * SECOND_NS)))
+                buckets = await history.buckets(found, from_ns, to_ns, asked.bucket_s * SECOND_NS)
+                made.append(await history.follower.ask(_bucket_series, found, buckets))
             gaps = await history.gaps(from_ns, to_ns)
         return shapes.Buckets(bucket_s=asked.bucket_s, series=made, gaps=_gaps(gaps), catching_up=history.catching_up)
 
@@ -219,6 +222,7 @@ async def _buckets(request: Asked, services: Services, sight: Sight, asked: Buck
 async def _lines(request: Asked, services: Services, sight: Sight, asked: LinesAsked) -> shapes.Lines:
     history = _history(services)
     from_ns, to_ns = _span(services, history, asked.begin, asked.end, len(asked.series))
+    history.check(len(asked.series), from_ns, to_ns, points=asked.points)
     _must_see(sight, asked.series)
 
     async def answer() -> shapes.Lines:
@@ -226,7 +230,8 @@ async def _lines(request: Asked, services: Services, sight: Sight, asked: LinesA
             made = []
             for each in asked.series:
                 found = history.find(each.device, each.tag)
-                made.append(_line_series(found, await history.line(found, from_ns, to_ns, asked.points)))
+                line = await history.line(found, from_ns, to_ns, asked.points)
+                made.append(await history.follower.ask(_line_series, found, line))
             gaps = await history.gaps(from_ns, to_ns)
         return shapes.Lines(from_ns=from_ns, to_ns=to_ns, series=made, gaps=_gaps(gaps), catching_up=history.catching_up)
 
