@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from prometheus_client.core import Metric
@@ -22,6 +22,8 @@ from gateway.cli import main as holdfast
 from gateway.config.__main__ import differing, write
 from gateway.config.__main__ import pages as configuration_pages
 from gateway.config.comparison import comparison
+from gateway.identity import table
+from gateway.identity.principal import Permission
 from gateway.journal import Ledger
 from gateway.links import Status
 from gateway.telemetry import metrics
@@ -67,6 +69,15 @@ def _labels(family: Metric) -> str:
     return ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
 
 
+def operations(api: dict[str, Any]) -> Iterator[table.Operation]:  # Any: JSON
+    """Every operation of the OpenAPI document, with what it needs."""
+    for path, methods in api["paths"].items():
+        for method, said in methods.items():
+            needs = said.get("x-holdfast-permission")
+            permission = None if needs is None else Permission(needs)
+            yield table.Operation(said["operationId"], method.upper(), path, permission, said["x-holdfast-reach"])
+
+
 def template_table() -> str:
     """Every device template with what it describes, how well it is checked, and where its facts come from."""
     known, rows = sources(), []
@@ -92,6 +103,7 @@ def pages() -> dict[str, str]:
         **configuration_pages(),
         "commands.md": commands(),
         "metrics.md": metric_table(),
+        "permissions.md": table.page(operations(api), MADE),
         "protocols.md": comparison(),
         "templates.md": template_table(),
     }
