@@ -78,7 +78,7 @@ def _fits(raw: Value, value: Value | None, kind: Kind) -> bool:
     if kind is Kind.FLOAT32:
         return isinstance(value, float) and (value != value or _is_float32(value))
     form = {Kind.BOOL: bool, Kind.STRING: str, Kind.BYTES: bytes}.get(kind, float)
-    return isinstance(value, form)
+    return isinstance(raw, form)
 
 
 def _is_float32(value: float) -> bool:

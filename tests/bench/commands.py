@@ -91,7 +91,7 @@ async def _rig(load: Load, folder: Path) -> AsyncIterator[tuple[Callable[[int], 
         async with whole.gateway(document, folder):
             await _reads(metrics_port, load)
             token = await _token(document)
-            authority = next((folder / "journal").rglob("authority/ca.pem"), None)
+            authority = next((folder / "journal").rglob("authority/ca.pem"))
             async with _api(api_port, token, authority) as api:
                 yield api, broker_port, metrics_port
 
@@ -124,8 +124,8 @@ async def _token(document: Path) -> str:
 
 
 @asynccontextmanager
-async def _api(port: int, token: str, authority: Path | None) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    context = ssl.create_default_context(cafile=str(authority) if authority else None)
+async def _api(port: int, token: str, authority: Path) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    context = ssl.create_default_context(cafile=str(authority))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=f"https://localhost:{port}", verify=context, headers=headers, timeout=20) as client:
 
@@ -135,7 +135,18 @@ async def _api(port: int, token: str, authority: Path | None) -> AsyncIterator[C
             if answer.status_code != 200 or answer.json()["stage"] != "verified":
                 raise RuntimeError(f"not verified: {answer.text}")
 
+        await _serves(client)
         yield ask
+
+
+async def _serves(client: httpx.AsyncClient) -> None:
+    """The API is there: it starts beside the scans."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get("/healthz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
