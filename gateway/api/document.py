@@ -33,7 +33,7 @@ IF_MATCH: Final[Json] = {
     "in": "header",
     "required": False,
     "description": "ETag of the state on which this was decided; 412 where it has changed since.",
-    "schema": {"type": "string", "maxLength": 512, "pattern": r"^[\x21-\x7e]*$"},
+    "schema": {"type": "string", "maxLength": 512},
 }
 IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",
@@ -145,6 +145,8 @@ def _is_shape(form: Any) -> bool:  # Any: a type
 
 def _needs(said: Json, handler: HTTPRouteHandler) -> None:
     opt = handler.opt
+    given = said["responses"].get(str(handler.status_code), {}).get("content", {})
+    given |= {kind: copy.deepcopy(content) for content in list(given.values())[:1] for kind in opt.get("also_given", ())}
     said["x-holdfast-reach"] = str(opt.get("reach", Reach.GATEWAY))
     if (permission := opt.get("permission")) is not None:
         said["x-holdfast-permission"] = str(permission)

@@ -71,11 +71,13 @@ def operation(
     responses: Mapping[int, ResponseSpec] | None = None,
     audited: bool = True,
     idempotency: bool = True,
+    also_given: Sequence[str] = (),
     **more: Any,  # Any: Litestar's own options
 ) -> _Declare:
     """Declare a handler. ``id`` is for ever: clients are generated from it. ``problems`` are statuses it may answer, besides those
     that every operation may. ``audited`` False is for writes that change nothing (a question that needs a body). ``idempotency``
-    False is for answers that hold a secret, or are long: they are not kept to be given again (see ``idempotency.py``)."""
+    False is for answers that hold a secret, or are long: they are not kept to be given again (see ``idempotency.py``).
+    ``also_given`` are further media types of the answer, where the caller chooses."""
     assert (permission is None) == (reach is Reach.PUBLIC), f"{id}: what is public needs no permission, everything else does"
     may_answer = {400, 429, 503, *problems, *((401, 403) if permission is not None else ())}
     may_answer |= {404} if "{" in path else set()
@@ -94,6 +96,7 @@ def operation(
             "reach": reach,
             "audited": audited and method != "GET",
             "idempotency": idempotency and method != "GET",
+            "also_given": tuple(also_given),
         },
         security=None if permission is not None else [{}],
         **more,

@@ -17,13 +17,14 @@ from tests.gateway.api.conftest import Running, plant, server
 __all__ = ["plant", "server"]
 
 PAGE: Final = Path(__file__).parents[2] / "docs/how-to/use-the-api-from-python.md"
+TEXT: Final = PAGE.read_text()
 
 
 async def test_the_page_says_what_works(plant: Running) -> None:
     ca = Path(plant.appliance.authority.certificate_file)
-    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.read_text())).hexdigest()
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(await asyncio.to_thread(ca.read_text))).hexdigest()
     known = {"URL": plant.url, "TOKEN": await plant.token(Role.OPERATOR), "CA": str(ca), "FINGERPRINT": fingerprint}
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     program = "".join(f"{name} = {value!r}\n" for name, value in known.items()) + "\n".join(blocks)
     ran = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, cwd=PAGE.parents[2]

@@ -63,6 +63,7 @@ async def get_authority_certificate(services: Given) -> Response[str]:
     tag="certificates",
     summary="What the gateway's authority has revoked (RFC 5280, 5)",
     responses={200: ResponseSpec(bytes, media_type=CRL, description="DER, or PEM where it is asked for.", generate_examples=False)},
+    also_given=(PEM,),
 )
 async def get_revocation_list(services: Given, form: Form = "der") -> Response[bytes]:
     der = await services.certificates.crl()

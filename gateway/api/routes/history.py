@@ -165,6 +165,7 @@ async def query_history_line(request: Asked, services: Given, sight: Seen, data:
     tag="history",
     summary="Stored values to take away: CSV, NDJSON, Arrow or Parquet",
     problems=(413,),
+    also_given=[kind.partition(";")[0] for kind in MEDIA_TYPES.values() if not kind.startswith("text/csv")],
     responses={
         200: ResponseSpec(
             str, media_type="text/csv", description="A stream, tag after tag, each in order of time.", generate_examples=False

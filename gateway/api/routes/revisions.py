@@ -90,12 +90,15 @@ async def plan_revision(services: Given, request: Asked) -> Plan:
     return await services.revisions.plan(await request.body())
 
 
+_UNCHANGED: Final = {200: ResponseSpec(Applied, description="This document runs already: nothing was done.", generate_examples=False)}
+
+
 @post(
     "/revisions",
     id="apply_revision",
     summary="Have a document run",
     problems=(409, 412),
-    responses={200: ResponseSpec(Applied, description="This document runs already: nothing was done.", generate_examples=False)},
+    responses=_UNCHANGED,
     request_max_body_size=MOST_BYTES,
     **_CHANGE,
 )
@@ -128,7 +131,14 @@ async def confirm_revision(services: Given, request: Asked, number: Number, data
     return await services.revisions.confirm(number, _who(request), data.reason)
 
 
-@post("/revisions/{number:int}/rollback", id="roll_back_revision", summary="Have an earlier document run again", problems=(412,), **_CHANGE)
+@post(
+    "/revisions/{number:int}/rollback",
+    id="roll_back_revision",
+    summary="Have an earlier document run again",
+    problems=(412,),
+    responses=_UNCHANGED,
+    **_CHANGE,
+)
 async def roll_back_revision(services: Given, request: Asked, number: Number, data: JSONBody[RollBack]) -> Response[Applied]:
     """The document of revision ``number`` runs, as a new revision. Of a revision on trial: it ends, and what it replaced runs."""
     note(request, on=f"revision {number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
@@ -138,7 +148,14 @@ async def roll_back_revision(services: Given, request: Asked, number: Number, da
     return _applied(request, number, applied)
 
 
-@post("/revisions/rollback", id="roll_back", summary="Go back to what was confirmed before", problems=(404, 412), **_CHANGE)
+@post(
+    "/revisions/rollback",
+    id="roll_back",
+    summary="Go back to what was confirmed before",
+    problems=(404, 412),
+    responses=_UNCHANGED,
+    **_CHANGE,
+)
 async def roll_back(services: Given, request: Asked, data: JSONBody[RollBack]) -> Response[Applied]:
     """Ends the trial, if there is one; else runs the document that was confirmed before the one that runs."""
     note(request, on=f"revision {services.revisions.number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
