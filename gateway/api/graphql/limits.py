@@ -59,10 +59,7 @@ def judged(query: str, variables: Mapping[str, Any], operation: str | None) -> D
     """The document of ``query``. Raises Unfit for what is no query, TooLarge for one that would cost too much."""
     document = _parsed(query)
     _must_be_read_only(document)
-    judge = _Judge(document, variables)
-    for each in document.definitions:
-        if isinstance(each, OperationDefinitionNode) and operation in (None, each.name.value if each.name else None):
-            judge.judge(each)
+    _Judge(document, variables).judge(_chosen(document, operation))
     return document
 
 
@@ -76,7 +73,7 @@ def _parsed(query: str) -> DocumentNode:
     try:
         return parse(query, no_location=False, max_tokens=MOST_TOKENS)
     except GraphQLSyntaxError as error:
-        if "token" in error.message and "exceed" in error.message.lower():
+        if f"more than {MOST_TOKENS} tokens" in error.message:
             raise TooLarge(f"the query has more than {MOST_TOKENS} words", ADVICE) from None
         raise Unfit(f"this is no GraphQL: {error.message}", "see GET /api/v1/openapi.json, ask_graphql") from None
 
@@ -88,6 +85,15 @@ def _must_be_read_only(document: DocumentNode) -> None:
         raise TooLarge(f"a document has at most {MOST_OPERATIONS} operations and {MOST_FRAGMENTS} fragments", ADVICE)
     if any(each.operation is not OperationType.QUERY for each in operations):
         raise Unfit("only queries can be asked here", "to write is a command: POST /api/v1/commands; to follow is GET /api/v1/live")
+
+
+def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation that is asked for (GraphQL, 6.1). Raises Unfit."""
+    operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    found = [each for each in operations if name is None or (each.name is not None and each.name.value == name)]
+    if len(found) != 1:
+        raise Unfit(f"the document has {len(found)} operations to choose from", "name one of them in operationName")
+    return found[0]
 
 
 class _Judge:

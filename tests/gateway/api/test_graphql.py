@@ -107,7 +107,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], int, str]]] = {
     "limit": ({"query": "{ devices(limit: 1000000) { items { name } } }"}, 413, "limit is 1 to"),
     "limit of many digits": ({"query": _all("devices(limit: " + "9" * 9000 + ") { items { name } }")}, 413, "limit is 1 to"),
     "aliases": ({"query": _all(*(f"a{at}: __typename" for at in range(31)))}, 413, "aliases"),
-    "root": ({"query": _all("gateway { name }") * 21}, 400, ""),
+    "operations": ({"query": _all("gateway { name }") * 21}, 413, "operations and"),
     "many": ({"query": _all(*["__typename"] * 21)}, 413, "at its root"),
     "words": ({"query": _all(*["gateway { name }"] * 900)}, 413, "words"),
     "circle": ({"query": "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }"}, 400, "uses itself"),
