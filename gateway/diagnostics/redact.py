@@ -19,6 +19,7 @@ from protocols.secret import FromCredential, FromEnv, FromFile, Secret, SecretMi
 
 HIDDEN: Final = "(hidden)"
 LONGEST_TEXT: Final = 16 * 1024
+"""No expression below looks at a letter more than some thousand times: a text that was made to hold them up does not."""
 MOST_ITEMS: Final = 500_000
 DEEPEST: Final = 40
 LEAST_KNOWN: Final = 4
@@ -26,17 +27,18 @@ LEAST_KNOWN: Final = 4
 
 _KEY: Final = re.compile(
     r"(?i)pass(word|phrase|wd)?$|password|passphrase|secret|token|credential|authori[sz]ation|cookie|session_?id|bearer"
-    r"|(api|access|shared|private|psk|master|pre_?shared)[._-]?key|^psk$|^key$|^pin$|^code$|salt|nonce|signature|digest_auth"
+    r"|(api|access|shared|private|psk|master|pre_?shared)[._-]?key|^psk$|^key$|^pin$|^code$|salt|nonce|signature|digest_auth|^(headers|query|body|form)$"
 )
 _LOOKS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
-    (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), HIDDEN),
+    (re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"\bhf[a-z]_[A-Za-z0-9_-]{10,}"), HIDDEN),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*"), HIDDEN),
     (re.compile(r"(?<=://)[^/@\s?#]*@"), f"{HIDDEN}@"),
+    (re.compile(r"(://[^\s?\"']{0,2000}\?)[^\s\"']+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic|digest)\s+[A-Za-z0-9+/=._~-]{6,}"), rf"\1 {HIDDEN}"),
     (
         re.compile(
-            r"(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|cookie|session|credential|psk)[\w.-]*[\"']?\s*[=:]\s*)"
+            r"(?i)((?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|cookie|session|credential|psk)[\w.-]{0,64}[\"']?\s{0,4}[=:]\s{0,4})"
             r"([\"'][^\"']*[\"']|[^\s&;,\"'(][^\s&;,]*)"
         ),
         rf"\1{HIDDEN}",
