@@ -21,16 +21,15 @@ from gateway.identity.sessions import Session
 from gateway.identity.sight import Sight
 from gateway.journal import Lane, Lost, Record
 from gateway.latest import Latest
-from gateway.live.frame import At, Frame, frames, latest, places, position, said
+from gateway.live.frame import AT_ONCE, At, Frame, frames, latest, places, position, said
 from gateway.live.view import View
 from gateway.objections import NotAllowed
 from holdfast.shapes.live import Position, Resume, Subscribe
 from protocols.clock import Clock
+from protocols.model import Batch
 
 MOST_WAITING: Final = 256 * 1024
 """Bytes that wait for a client which does not take them."""
-SNAPSHOT_DEVICES: Final = 20
-"""Devices whose latest values go into one frame."""
 NEEDED: Final = {
     "values": Permission.SEE_VALUES,
     "events": Permission.SEE_COMMANDS,
@@ -181,7 +180,7 @@ class Client:
         return self._sending_since is not None
 
     def is_idle(self, now: float, silence_s: float) -> bool:
-        return self._view is not None and now - self.told_at >= silence_s and not self._queue and not self._telling
+        return self._view is not None and now - self.told_at >= silence_s and not (self._queue or self._telling or self.stalled)
 
     def end(self, code: int, reason: str) -> None:
         """Nothing more is told; the first reason counts."""
@@ -268,12 +267,16 @@ class Client:
         """The latest values of the devices called ``names``; None are all. A few devices at a time: the loop has other things to do."""
         source = self._source.latest
         wanted = [device.name for device in source.devices() if (names is None or device.name in names) and view.mask(device) is not False]
-        for at in range(0, len(wanted), SNAPSHOT_DEVICES):
-            devices = [device for name in wanted[at : at + SNAPSHOT_DEVICES] if (device := source.device(name)) is not None]
-            shown = [shown for device in devices for batch in source.batches(device) if (shown := view.values(batch)) is not None]
-            if shown:
+        shown: list[Batch] = []
+        for name in wanted:
+            device = source.device(name)
+            shown += [part for batch in source.batches(device) if (part := view.values(batch)) is not None] if device is not None else []
+            if sum(map(len, shown)) >= AT_ONCE:
                 yield latest(shown)
-            await asyncio.sleep(0)
+                shown = []
+                await asyncio.sleep(0)
+        if shown:
+            yield latest(shown)
 
     # ---- where it begins
 

@@ -22,6 +22,8 @@ LARGEST: Final = 128 * 1024
 """A frame is closed when it has grown to this; one record may be larger."""
 At = tuple[int, int]
 """Epoch and seq."""
+AT_ONCE: Final = 1000
+"""Latest values in one frame, about: to make one should not hold the loop."""
 FRAME_BYTES: Final = 300
 """What a frame weighs besides its data, about."""
 
@@ -153,21 +155,20 @@ class Gathered:
         self._last = (record.epoch, record.seq)
         self._first = self._first or self._last
 
-    def take(self) -> Frame | None:
-        """All of it as one frame, once; None where nothing has changed."""
-        if not self._columns:
-            return None
-        frame = latest(
-            [_batch(device, column) for (device, _), column in self._columns.items()],
-            replaced=self._replaced,
-            first=self._first,
-            last=self._last,
-            records=self._records,
-        )
-        self._columns.clear()
+    def take(self) -> Iterator[Frame]:
+        """All of it, once, some values a frame. What comes while the frames are made is of the next time."""
+        columns, self._columns = self._columns, {}
+        first, last, records, replaced = self._first, self._last, self._records, self._replaced
         self._replaced = self._records = 0
         self._first = self._last = None
-        return frame
+        batches: list[Batch] = []
+        for (device, _), column in columns.items():
+            batches.append(_batch(device, column))
+            if sum(map(len, batches)) >= AT_ONCE:
+                yield latest(batches, replaced=replaced, first=first, last=last, records=records)
+                batches, replaced, records = [], 0, 0
+        if batches:
+            yield latest(batches, replaced=replaced, first=first, last=last, records=records)
 
 
 def _batch(device: Device, column: _Column) -> Batch:

@@ -49,7 +49,7 @@ TICK_S: Final = 0.25
 LEDGER_S: Final = 1.0
 STARVED_S: Final = 0.1
 MOST_RECORDS: Final = 500
-MOST_BYTES: Final = 256 * 1024
+MOST_BYTES: Final = 128 * 1024
 """What the follower reads in one go."""
 PORTION_RECORDS: Final = 200
 PORTION_BYTES: Final = 64 * 1024
@@ -257,15 +257,13 @@ class Live:
             self._given[lane] = self._place[lane]
 
     async def _give(self, group: _Group, told: Sequence[Frame]) -> None:
-        if not told:
-            return
         members = list(group.members)
         for at in range(0, len(members), AT_ONCE):
             for client in members[at : at + AT_ONCE]:
                 if client in group.members:
                     for frame in told:
                         client.put(frame)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # also after a view that shows nothing of it: to find that out took its time
 
     def _lag_s(self, entries: Sequence[Record | Lost]) -> float:
         """How old the oldest of ``entries`` is. (A wall clock that jumps skips once: it is told, and the latest values follow.)"""
@@ -287,8 +285,7 @@ class Live:
     async def _tick(self, group: _Group) -> None:
         while True:
             await self._clock.sleep_until(self._clock.monotonic() + group.view.every_s)
-            frame = group.gathered.take()
-            if frame is not None:
+            for frame in group.gathered.take():
                 await self._give(group, [frame])
 
     # ---- beside the journal
