@@ -59,7 +59,7 @@ class Passwords:
 
     async def fits(self, password: str, kept: str | None) -> bool:
         """Whether ``password`` is the one of ``kept``; with None false, after the same time. Raises TooMany."""
-        if kept is None and not self._nobodys:
+        if not self._nobodys:  # for whoever it is, so that the first stranger takes no longer than a user
             self._nobodys = await self.digest("of nobody at all")
         fits = await self._in_turn(_fits, password, kept or self._nobodys)
         return bool(fits) and kept is not None
