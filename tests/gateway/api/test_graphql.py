@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from gateway.api.graphql import carry_out, limits
 from gateway.api.routes import graphql as route
 from gateway.identity.principal import Permission, Role
-from tests.gateway.api.conftest import TENANT, Running
+from gateway.journal import Lane
+from tests.gateway.api.conftest import TENANT, Running, gateway, site_of, until
+from tests.peers.libmodbus import LibmodbusServer, registers
+from tests.peers.mosquitto import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH: Final = "/api/v1/graphql"
 ALL: Final = """
@@ -26,6 +33,22 @@ query All($most: Int = 5) {
   uplinks { items { name } }
 }
 """
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[LibmodbusServer]:
+    async with LibmodbusServer(units=[1, 2]) as one:
+        for unit in (1, 2):
+            await one.set(unit, "holding", 0, *registers("f", 230.5))
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant(server: LibmodbusServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """One for all tests of this module."""
+    async with gateway(site_of(server, free_port()), tmp_path_factory.mktemp("plant")) as one:
+        await until("both meters are read", lambda: one.appliance.journal.head(Lane.TELEMETRY) > 4)
+        yield one
 
 
 async def ask(caller: httpx.AsyncClient, query: str, **more: Any) -> httpx.Response:  # Any: JSON

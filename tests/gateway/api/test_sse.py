@@ -7,17 +7,39 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from gateway.identity.principal import Role
+from gateway.journal import Lane
 from gateway.live import live
-from tests.gateway.api.conftest import DEADLINE_S, TENANT, Running, until
+from tests.gateway.api.conftest import DEADLINE_S, TENANT, Running, gateway, site_of, until
 from tests.peers.libmodbus import LibmodbusServer, registers
+from tests.peers.mosquitto import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH: Final = "/api/v1/live/events"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[LibmodbusServer]:
+    async with LibmodbusServer(units=[1, 2]) as one:
+        for unit in (1, 2):
+            await one.set(unit, "holding", 0, *registers("f", 230.5))
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant(server: LibmodbusServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """One for all tests of this module."""
+    async with gateway(site_of(server, free_port()), tmp_path_factory.mktemp("plant")) as one:
+        await until("both meters are read", lambda: one.appliance.journal.head(Lane.TELEMETRY) > 4)
+        yield one
 
 
 @dataclass
@@ -109,7 +131,7 @@ async def test_a_tenant_hears_of_its_own_device_alone(plant: Running) -> None:
 async def test_a_stream_whose_token_has_ended_says_so_and_ends(plant: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "RECHECK_S", 0.2)
     caller = await plant.as_role(Role.VIEWER)
-    (held,) = plant.appliance.identity.tokens.all()
+    held = max(plant.appliance.identity.tokens.all(), key=attrgetter("made_ns"))
     async with following(caller) as events:
         await events.next("latest")
         await plant.appliance.identity.tokens.remove([held.id])
