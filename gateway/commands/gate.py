@@ -257,6 +257,9 @@ class Gate:
         )
 
     def _locked(self, connection: Connection, device: Device, now_ns: int) -> str:
+        shut_out = connection.admission.refusal(device.name) if connection.admission is not None else ""
+        if shut_out:
+            return f"nothing is written to {device.name}: {shut_out}"
         one = covering(self._lock_outs.values(), connection.status.name, device.name, now_ns)
         return f"{one}: nobody writes until it is lifted on site" if one is not None else ""
 
