@@ -22,6 +22,8 @@ import structlog
 from sqlite_utils import Database, Migrations
 
 from gateway import readable
+from gateway.commands.origin import Origin
+from gateway.identity.principal import Principal
 from gateway.latest import Latest
 from gateway.objections import Conflict, Outdated, TooMany, Unavailable, Unfit
 from gateway.shadow import wish
@@ -46,7 +48,6 @@ DEADLINE_S: Final = 30.0
 DEVICES_AT_ONCE: Final = 16
 PORTION: Final = 20
 """Devices that are looked at before the loop may do something else."""
-SOURCE: Final = "shadow"
 
 
 @MIGRATIONS()
@@ -58,7 +59,7 @@ def _0001_shadow(db: Database) -> None:
 class Gate(Protocol):
     """What carries commands out: ``gateway.commands``."""
 
-    async def carry_out(self, command: Command, *, source: str) -> Outcome: ...
+    async def carry_out(self, command: Command, *, source: Origin | str) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,13 @@ class Shadows:
                         yield name, tag, one
 
     async def change(
-        self, device: Device, desired: Mapping[str, JsonValue], *, by: str, version: int | None = None, lifetime_s: float | None = None
+        self,
+        device: Device,
+        desired: Mapping[str, JsonValue],
+        *,
+        by: Principal,
+        version: int | None = None,
+        lifetime_s: float | None = None,
     ) -> None:
         """Merge ``desired`` into what is desired of ``device`` (RFC 7396: null removes). Durable when it returns.
 
@@ -194,7 +201,7 @@ class Shadows:
         shadow.desired[tag] = again
         self._changed.set()
 
-    def _merged(self, shadow: _Shadow, desired: Mapping[str, JsonValue], by: str, lifetime_s: float | None) -> dict[str, Wish] | None:
+    def _merged(self, shadow: _Shadow, desired: Mapping[str, JsonValue], by: Principal, lifetime_s: float | None) -> dict[str, Wish] | None:
         """None where nothing changes: what is removed was not there."""
         merged, now_ns = dict(shadow.desired), self._clock.time_ns()
         expires_ns = 0 if lifetime_s is None else now_ns + round(lifetime_s * 1e9)
@@ -205,7 +212,13 @@ class Shadows:
             else:
                 changed = True
                 merged[tag] = Wish(
-                    value=value, version=shadow.version + 1, state=WishState.PENDING, by=by, set_ns=now_ns, expires_ns=expires_ns
+                    value=value,
+                    version=shadow.version + 1,
+                    state=WishState.PENDING,
+                    by=by.called,
+                    role=by.role,
+                    set_ns=now_ns,
+                    expires_ns=expires_ns,
                 )
         return merged if changed else None
 
@@ -325,7 +338,7 @@ class Shadows:
         except Unwishable as error:  # the document has changed since
             outcome = Outcome(command="", state=OutcomeState.REFUSED, time_ns=now_ns(), detail=str(error))
         else:
-            outcome = await self._gate.carry_out(command, source=SOURCE)
+            outcome = await self._gate.carry_out(command, source=Origin(kind="shadow", who=one.by, role=one.role))
         read_back = readable.value(outcome.read_back)
         ended = wish.after(trying, outcome.state, outcome.detail, read_back, now_ns(), self._clock.monotonic())
         await self._become(device.name, shadow, tag, trying, ended)

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from gateway import readable
+from gateway.identity.principal import Role
 from protocols.model import Kind, OutcomeState, Tag
 from protocols.values import RANGE, Value
 
@@ -58,6 +59,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """The shadow's version that it came with."""
     state: WishState
     by: str
+    role: Role | None = None
+    """Of whoever wished it: a wish may do what they may, also when it becomes a command weeks later."""
     set_ns: int
     expires_ns: int = 0
     """0: never."""

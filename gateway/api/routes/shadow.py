@@ -68,7 +68,7 @@ async def change_shadow(request: Asked, services: Given, sight: Seen, device: De
     one = must_see(services, sight, device)
     before = services.shadows.standing(one)
     must_match(request, _shown(before))
-    await services.shadows.change(one, data.desired, by=request.user.called, version=data.version, lifetime_s=data.lifetime_s)
+    await services.shadows.change(one, data.desired, by=request.user, version=data.version, lifetime_s=data.lifetime_s)
     had = {tag: before.desired[tag].value if tag in before.desired else None for tag in data.desired}
     note(request, on=device, before=had, after=data.desired)
     return _shown(services.shadows.standing(one))

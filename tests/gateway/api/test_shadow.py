@@ -191,3 +191,18 @@ async def test_each_sees_and_wishes_what_it_may(plant: Running) -> None:
     assert (await viewer.get("/api/v1/devices/_commands/shadow")).status_code == 404
     first = (await viewer.get("/api/v1/shadows?limit=1")).json()
     assert [one["device"] for one in (await viewer.get(f"/api/v1/shadows?limit=1&cursor={first['next']}")).json()["items"]] == ["meter-2"]
+
+
+async def test_a_wish_may_do_what_whoever_wished_it_may(server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """A rule that asks for an engineer holds for the shadow too: it is no way around it."""
+    rules = {"rules": [{"tags": ["setpoint"], "least_role": "engineer"}]}
+    async with gateway(site_of(server, free_port(), commands=rules), tmp_path) as plant:
+        operator, engineer = await plant.as_role(Role.OPERATOR), await plant.as_role(Role.ENGINEER)
+        await until("the meter is read", lambda: _present(plant))
+        await operator.patch(SHADOW, json={"desired": {"setpoint": 21}})
+        await becomes(plant, "refused")
+        assert "engineer" in (await shadow(operator))["desired"]["setpoint"]["detail"]
+        assert await server.get(1, "holding", 10) == [7]
+        await engineer.patch(SHADOW, json={"desired": {"setpoint": 21}})
+        await becomes(plant, "in-sync")
+        assert await server.get(1, "holding", 10) == [21]
