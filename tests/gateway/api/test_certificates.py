@@ -12,13 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.api import trust
+from gateway.config.api import Api
 from gateway.identity.principal import Permission, Role
-from tests.gateway.api.conftest import TENANT, Running, gateway, site_of
+from protocols.contract import Misfit
+from tests.gateway.api.conftest import TENANT, Running, gateway, site_of, until
 from tests.peers.certificates import make_pki
 from tests.peers.libmodbus import LibmodbusServer
 
@@ -76,6 +80,12 @@ def forged(plant: Running, folder: Path, *, begins: int = -1, ends: int = 1, sig
     cert_file.write_bytes(builder.sign(own if signed_by_us else key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return cert_file, key_file
+
+
+def shown_by(plant: Running) -> str:
+    """The fingerprint of the certificate that a new handshake sees."""
+    pem = ssl.get_server_certificate(("localhost", plant.port))
+    return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
 
 
 async def test_whoever_has_a_certificate_enters_with_the_role_it_was_given(plant: Running, tmp_path: Path) -> None:
@@ -149,12 +159,8 @@ async def test_the_apis_own_certificate_is_renewed_while_it_runs(plant: Running)
     renewed = (await engineer.post("/api/v1/authority/api-certificate/renewal")).json()
     assert renewed["fingerprint"] != before["fingerprint"]
 
-    def seen() -> str:
-        pem = ssl.get_server_certificate(("localhost", plant.port))
-        return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
-
     async with asyncio.timeout(20):
-        while await asyncio.to_thread(seen) != renewed["fingerprint"]:  # noqa: ASYNC110 - seen from outside
+        while await asyncio.to_thread(shown_by, plant) != renewed["fingerprint"]:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.05)
     assert (await engineer.get("/api/v1/gateway")).status_code == 200
     assert (await plant.client().get("/healthz")).status_code == 200
@@ -202,10 +208,11 @@ async def test_a_request_that_is_none_or_weak_is_refused_with_its_reason(plant: 
 
 
 async def test_one_brings_ones_own_certificate_and_ones_own_clients(
-    server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]
+    server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """cert_file, key_file and client_ca_file; a new pair in the files is taken over, one that does not fit is not."""
-    pki = await asyncio.to_thread(make_pki, tmp_path / "pki")
+    """cert_file, key_file and client_ca_file; a new pair in the files is taken over, and of one that does not fit nothing is."""
+    monkeypatch.setattr(trust, "LOOK_S", 0.05)
+    pki, other = await asyncio.to_thread(make_pki, tmp_path / "pki"), await asyncio.to_thread(make_pki, tmp_path / "other")
     site = site_of(server, free_port())
     site["api"] |= {
         "cert_file": str(pki.server.cert_file),
@@ -223,3 +230,18 @@ async def test_one_brings_ones_own_certificate_and_ones_own_clients(
         assert (await caller.get("/api/v1/gateway")).status_code == 200
         await plant.appliance.identity.certificates.revoke(granted.fingerprint)
         assert (await caller.get("/api/v1/gateway")).status_code == 401
+        before = await asyncio.to_thread(shown_by, plant)
+        pki.server.cert_file.write_bytes(other.server.cert_file.read_bytes())  # its key is not there yet
+        await until("it was looked at", lambda: "certificate_not_taken_over" in caplog.text)
+        assert await asyncio.to_thread(shown_by, plant) == before
+        pki.server.key_file.write_bytes(other.server.key_file.read_bytes())
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(shown_by, plant) == before:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.05)
+
+
+async def test_a_certificate_that_does_not_fit_its_key_is_named(plant: Running, tmp_path: Path) -> None:
+    pki, other = await asyncio.to_thread(make_pki, tmp_path / "a"), await asyncio.to_thread(make_pki, tmp_path / "b")
+    options = Api(cert_file=str(pki.server.cert_file), key_file=str(other.server.key_file))
+    with pytest.raises(Misfit, match=r"server\.pem.*give a PEM certificate and its own key in cert_file and key_file of api"):
+        await asyncio.to_thread(trust.Trust(options, plant.appliance._services()).context)
