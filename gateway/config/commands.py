@@ -110,6 +110,8 @@ OF_THE_GATEWAY = frozenset({"api", "shadow", "rule", "local"})
 
 def problems(commands: Commands, devices: Sequence[Device], named: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with the section, given all devices of the site and the names of its uplinks and faces. Paths are relative to it."""
+    for name in sorted(OF_THE_GATEWAY & set(named)) if commands.rules else ():
+        yield Problem("rules", f"{name} is the name of an uplink or face, and what rules call the gateway's own", "give it another name")
     for at, rule in enumerate(commands.rules):
         path = f"rules[{at}]"
         if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:

@@ -25,7 +25,10 @@ class NewCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     id: Annotated[
         CommandId | None,
-        Meta(description="Yours, one for each wish: the same id is carried out once. Without it, Idempotency-Key, else the gateway's own."),
+        Meta(
+            description="Yours, one for each wish: the same id is carried out once. Who is bound to a tenant finds it under TENANT:ID. "
+            "Without it, Idempotency-Key, else the gateway's own."
+        ),
     ] = None
     deadline_ns: Annotated[
         Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,

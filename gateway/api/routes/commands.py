@@ -17,9 +17,9 @@ from litestar.params import HeaderParameter, JSONBody, Parameter
 from gateway.api.operation import Asked, Given, Reach, Seen, delete, get, note, post
 from gateway.api.paging import Cursor, Limit, page_of
 from gateway.api.services import Services
-from gateway.commands import Course, Origin
+from gateway.commands import Course, Origin, Stage
 from gateway.commands.lockout import LockOut
-from gateway.commands.rules import tag_of
+from gateway.commands.rules import LONGEST_ID, tag_of
 from gateway.identity.principal import Permission
 from gateway.identity.sight import Sight
 from gateway.objections import NotAllowed, NotThere, Unfit
@@ -70,7 +70,7 @@ async def list_commands(
         and stage in (None, course.stage.value)
         and source in (None, course.origin.kind)
     ]
-    return await page_of(found, lambda course: -course.number, _shown, limit=limit, cursor=cursor)
+    return await page_of(found, lambda course: -course.number, lambda course: _shown(course, sight), limit=limit, cursor=cursor)
 
 
 @get(
@@ -84,7 +84,7 @@ async def list_commands(
 async def get_command(services: Given, sight: Seen, id: Identity, wait_s: Wait = 0.0) -> shapes.Command:
     course = _course(services, sight, id)
     await _end(course, wait_s)
-    return _shown(course)
+    return _shown(course, sight)
 
 
 @post(
@@ -111,7 +111,7 @@ async def create_command(
     course = await services.commands.submit(command, origin, reason=data.reason, waits=data.when_down == "wait")
     await _end(course, wait_s)
     note(request, on=f"{data.device}/{data.tag}", after={"value": readable(command.value), "id": command.id}, detail=_said(course))
-    return Response(_shown(course), status_code=200 if course.is_over() else 202)
+    return Response(_shown(course, sight), status_code=200 if course.is_over() else 202)
 
 
 @delete(
@@ -127,7 +127,7 @@ async def create_command(
 async def cancel_command(request: Asked, services: Given, sight: Seen, id: Identity) -> shapes.Command:
     course = _course(services, sight, id)
     note(request, on=f"{course.command.device}/{course.command.tag}", before={"stage": course.stage.value, "id": id})
-    return _shown(services.commands.cancel(id, request.user.called))
+    return _shown(services.commands.cancel(id, request.user.called), sight)
 
 
 @get(
@@ -196,9 +196,12 @@ def _course(services: Services, sight: Sight, id: str) -> Course:
 
 
 def _id(request: Asked, data: shapes.NewCommand, key: str | None) -> str:
-    """A key is whoever asks' own: nobody else's command has its id."""
+    """A key is whoever asks' own, and an id its tenant's: nobody learns from a conflict which ids others have."""
     if data.id is not None:
-        return data.id
+        mine = f"{request.user.tenant}:{data.id}" if request.user.tenant else data.id
+        if len(mine) > LONGEST_ID:
+            raise Unfit(f"id: with the tenant's name before it it has more than {LONGEST_ID} characters", "make it shorter")
+        return mine
     if key:
         mine = "\n".join((request.user.called, request.user.tenant, key))
         return f"key-{hashlib.sha256(mine.encode()).hexdigest()[:32]}"
@@ -243,8 +246,10 @@ def _said(course: Course) -> str:
     return f"{course.stage}: {course.detail}" if course.detail else course.stage.value
 
 
-def _shown(course: Course) -> shapes.Command:
+def _shown(course: Course, sight: Sight) -> shapes.Command:
+    """``course`` as ``sight`` may know it: why a connection failed may name what is not a tenant's."""
     command = course.command
+    failed = course.stage is Stage.FAILED and not course.by_device
     return shapes.Command(
         id=command.id,
         device=command.device,
@@ -252,7 +257,7 @@ def _shown(course: Course) -> shapes.Command:
         value=readable(command.value),
         stage=course.stage.value,
         times_ns=dict(course.times),
-        detail=course.detail,
+        detail=course.detail.partition(": ")[0] if failed and not sight.whole else course.detail,
         read_back=readable(course.read_back),
         by_device=course.by_device,
         attempts=course.attempts,

@@ -140,8 +140,8 @@ async def test_who_may_not_command_does_not_and_a_tenant_knows_of_its_own_alone(
     assert [answer.status_code for answer in nothing] == [404] * 4
     assert nothing[2].json()["detail"].replace("meter-1", "X") == nothing[3].json()["detail"].replace("no-such", "X")
     assert (await builder.get("/api/v1/commands")).json()["items"] == []
-    own = await ask(builder, device="meter-2")
-    assert own["stage"] == "verified"
+    own = await ask(builder, device="meter-2", id="plant-1")
+    assert (own["stage"], own["id"]) == ("verified", f"{TENANT}:plant-1"), "an id that another has is no conflict: nobody learns of it"
     assert [one["id"] for one in (await builder.get("/api/v1/commands")).json()["items"]] == [own["id"]]
 
 
