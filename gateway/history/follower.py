@@ -1,7 +1,7 @@
 """Follows the journal: folds what becomes durable into roll-ups and saves them now and then. A reader without a voice.
 
 It has no account in the journal: nothing waits for it, nothing is kept for it, and what it makes can be made again. While it
-keeps up it takes the very batches that the journal still holds in memory, a look a second; where it is behind (after a stop,
+keeps up it is told of the very batches that have become durable, and only puts them by; where it is behind (after a stop,
 or when its file was thrown away) it reads sealed files beside the writer, in small portions, and leaves as much time to
 others as it takes itself. All folding, saving and reading is done by one thread, the history's.
 """
@@ -23,6 +23,7 @@ from gateway.history.sums import WINDOW_NS, Spoilt
 from gateway.journal import Archive, Journal, Lane, Lost, Record
 from gateway.links import Up
 from gateway.objections import Unavailable
+from gateway.tasks import first_to_end
 from protocols.clock import Clock
 from protocols.contract import Refused
 
@@ -33,13 +34,12 @@ T = TypeVar("T")
 
 LANE: Final = Lane.TELEMETRY
 LOOK_S: Final = 1.0
-BUSY_LOOK_S: Final = 0.1
-"""Between looks where so much comes that memory would not hold it for a second."""
-BUSY_RECORDS: Final = 500
 RECORDS_AT_ONCE: Final = 1000
 FROM_FILES: Final = 256
 FROM_WRITER: Final = 64
 FOLD_VALUES: Final = 200_000
+MOST_GATHERED: Final = 1_000_000
+"""Values that may wait to be folded, each some 30 bytes: beyond them the files are read later."""
 FOLD_AFTER_S: Final = 10.0
 """What gathers is folded at the latest then: rows of one device fold together, and the more there are the less each costs."""
 MOST_FRESH_BYTES: Final = 32 * 1024 * 1024
@@ -60,8 +60,12 @@ class Follower:
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
         self._turn = asyncio.Lock()
+        self._enough = asyncio.Event()
+        """So much has gathered that it is to be folded now."""
+        self._deaf: Callable[[], None] = _nothing
         self._serving = False
-        self._cursor = Cursor()
+        self._cursor = self._folded = Cursor()
+        """How far records have been taken, and how far they are folded."""
         self._gathered: list[Record] = []
         self._gathered_values = 0
         self._losses: list[Loss] = []
@@ -82,11 +86,14 @@ class Follower:
             await self._begin()
             up()
             while True:
-                await self._clock.sleep_until(self._clock.monotonic() + await self._look())
+                wait_s = await self._look()
+                await first_to_end(self._clock.sleep_until(self._clock.monotonic() + wait_s), self._enough.wait())
         except (sqlite3.DatabaseError, OSError, Spoilt) as error:
             await self._give_up(error)
         finally:
             self._serving = False
+            self._deaf()
+            self._deaf = _nothing
             await self._end()
 
     async def ask(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
@@ -120,11 +127,12 @@ class Follower:
         async with self._turn:
             if self._doubtful:
                 await self._start_over(await self._do(self.store.cursor, LANE.value))
-            began, before = self._clock.monotonic(), self._cursor.next
+            began = self._clock.monotonic()
+            self._enough.clear()
             while self._absorb(self._recent()):
                 if self._gathered_values >= FOLD_VALUES:
                     await self._fold()
-            wait_s = BUSY_LOOK_S if self._cursor.next - before > BUSY_RECORDS else LOOK_S
+            wait_s = LOOK_S
             if self._cursor.next < self._journal.head(LANE):
                 self._absorb(await self._from_files())
                 wait_s = self._clock.monotonic() - began
@@ -133,6 +141,13 @@ class Follower:
             if self._clock.monotonic() >= self._save_at or self.fresh.bytes > MOST_FRESH_BYTES:
                 await self._save()
             return wait_s
+
+    def _hear(self, records: Sequence[Record]) -> None:
+        """Put by what has become durable, if it is what comes next."""
+        if records[0].seq == self._cursor.next and self._gathered_values < MOST_GATHERED and _follow_each_other(records):
+            self._absorb(records)
+            if self._gathered_values >= FOLD_VALUES:
+                self._enough.set()
 
     def _recent(self) -> Sequence[Record | Lost]:
         """What comes next, as far as it is known without looking into files: records in memory, or a gap."""
@@ -164,8 +179,9 @@ class Follower:
 
     async def _fold(self) -> None:
         records, self._gathered, self._gathered_values, self._fold_at = self._gathered, [], 0, float("inf")
-        if records:
-            await asyncio.shield(self._do(self._fold_records, records))  # who asked may go; what was taken must be folded
+        self._folded = self._cursor
+        # who asked may go, what was taken must be folded; and what somebody who went has left to the thread is waited for
+        await asyncio.shield(self._do(self._fold_records, records))
 
     def _fold_records(self, records: list[Record]) -> None:
         self._doubtful = True
@@ -183,8 +199,8 @@ class Follower:
         await self._fold()
         now_ns = self._clock.time_ns()
         losses = [each if each.to_ns else Loss(each.lost, each.from_ns, now_ns) for each in self._losses]
-        await asyncio.shield(self._do(self._save_fresh, self._cursor, losses))
         self._losses = []
+        await asyncio.shield(self._do(self._save_fresh, self._folded, losses))
         self._set_alarm()
 
     def _save_fresh(self, cursor: Cursor, losses: list[Loss]) -> None:
@@ -208,16 +224,17 @@ class Follower:
         await self._do(self.store.open)
         await self._start_over(await self._do(self.store.cursor, LANE.value))
         self._serving = True
+        self._deaf = self._journal.listen(LANE, self._hear)
 
     async def _start_over(self, cursor: Cursor) -> None:
         """Go on from what is saved. Where the journal is another one than that speaks of, nothing is where it was."""
-        self._gathered, self._gathered_values, self._losses, self._stamp_ns = [], 0, [], 0
         await self._do(self._forget)
         if cursor.next > 1 and not await self._is_ours(cursor):
             log.warning("history_of_another_journal", advice="roll-ups are kept, single values of before are not found any more")
             await self._do(self.store.forget_places)
             cursor = Cursor()
-        self._cursor = Cursor(cursor.epoch, max(cursor.next, self._journal.first(LANE)))
+        self._gathered, self._gathered_values, self._losses, self._stamp_ns = [], 0, [], 0
+        self._cursor = self._folded = Cursor(cursor.epoch, max(cursor.next, self._journal.first(LANE)))
         self._set_alarm()
 
     def _forget(self) -> None:
@@ -247,7 +264,7 @@ class Follower:
             self._absorb(self._recent())
             await self._fold()
             if self.fresh.values:
-                await self._do(self._save_fresh, self._cursor, self._losses)
+                await self._do(self._save_fresh, self._folded, self.losses())
         await self._do(self._close)
 
     def _close(self) -> None:
@@ -256,6 +273,14 @@ class Follower:
 
     async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **more))
+
+
+def _follow_each_other(records: Sequence[Record]) -> bool:
+    return records[-1].seq - records[0].seq == len(records) - 1
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _not_there() -> Unavailable:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,9 @@ PICK_AT_ONCE: Final = 64
 """Records that the writer looks up one by one before it turns to what waits."""
 OBJECT_BYTES: Final = 700
 """What a record in memory weighs besides its columns, about."""
+
+
+Listener = Callable[[Sequence[Record]], None]
 
 
 class NotStored(Exception):
@@ -120,6 +123,7 @@ class Journal:
         self._waiting: list[asyncio.Future[None]] = []
         """Who waits for the end of the commit that runs or comes next."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[tuple[Lane, Listener]] = []
 
     @classmethod
     async def open(cls, options: JournalOptions, *, clock: Clock, base: Path = Path()) -> Journal:
@@ -303,6 +307,9 @@ class Journal:
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result((record.epoch, record.seq))
         state.head = state.due
+        for lane, listener in self._listeners:
+            if lane is state.lane and state.in_flight:
+                listener([entry.record for entry in state.in_flight])
         state.in_flight = []
         while self._tail_bytes > MOST_TAIL:
             self._shorten_tail()
@@ -363,6 +370,13 @@ class Journal:
             found.append(each[0])
             size += each[1]
         return found
+
+    def listen(self, lane: Lane, listener: Listener) -> Callable[[], None]:
+        """Have ``listener`` told of every record that becomes durable from now on, in order, until what is returned is called.
+        It is called in the loop, between other things: it must be quick, and raise nothing."""
+        told = (lane, listener)
+        self._listeners.append(told)
+        return lambda: self._listeners.remove(told)
 
     def recent(self, lane: Lane, first: int, *, max_records: int = 1000) -> list[Record | Lost]:
         """What memory holds of durable entries from ``first`` on, as :meth:`read` gives them; [] where the files have to be asked."""

@@ -158,13 +158,19 @@ def be_killed(folder: str, seed: int) -> None:
             await caught_up(one.history)
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-            while True:
-                await one.offer(*random_batches(dice, 5))
-                await caught_up(one.history)
-                if dice.random() < 0.3:
-                    await one.history.follower.save()
+            await asyncio.gather(_offer(one, dice), _save(one))
 
     asyncio.run(live())
+
+
+async def _offer(one: Kept, dice: random.Random) -> None:
+    while True:
+        await one.offer(*random_batches(dice, 5))
+
+
+async def _save(one: Kept) -> None:
+    while True:
+        await one.history.follower.save()
 
 
 async def test_nothing_counts_twice_after_a_kill_and_nothing_is_missing(tmp_path: Path) -> None:
