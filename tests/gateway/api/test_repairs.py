@@ -63,24 +63,25 @@ async def test_a_tenant_sees_the_faults_of_its_devices_and_none_of_the_gateway(p
     assert await repairs(builder, "connection-down") == [], "its text may name what is not the builder's"
 
 
-async def test_what_a_device_did_not_take_is_written_once_more_at_a_press(plant: Running, server: LibmodbusServer) -> None:
+async def test_what_was_refused_is_written_once_more_at_a_press(plant: Running, server: LibmodbusServer) -> None:
+    """A machine was locked out when the value was desired; whoever worked on it presses the fix when done."""
     technician = await plant.as_role(Role.TECHNICIAN)
     viewer, narrow = await plant.as_role(Role.VIEWER), await plant.as_role(Role.TECHNICIAN, scopes=frozenset({Permission.REPAIR}))
-    await server.clamp(1, 10, 10, 50)
+    lock_out = await technician.post("/api/v1/lock-outs", json={"scope": "device", "name": "meter-1", "why": "the belt is open"})
     await technician.patch("/api/v1/devices/meter-1/shadow", json={"desired": {"setpoint": 90}})
     fault = await comes(viewer, "shadow-not-taken")
-    assert fault["fix"]["needs"] == "command"
+    assert (fault["fix"]["needs"], any("the belt is open" in fact for fact in fault["evidence"])) == ("command", True)
+    assert (await comes(viewer, "locked-out"))["evidence"]
     press = f"{REPAIRS}/{fault['id']}/fix"
     assert (await viewer.post(press)).status_code == 403
     assert (await narrow.post(press)).status_code == 403, "it needs the permission of what it does as well"
-    await server.stop()
-    await server.start()  # a meter that clips nothing any more
+    assert (await technician.delete(f"/api/v1/lock-outs/{lock_out.json()['id']}")).status_code == 204
     done = await technician.post(press)
     assert done.status_code == 200, done.text
+    await goes(viewer, "shadow-not-taken")
     async with asyncio.timeout(DEADLINE_S):
         while await server.get(1, "holding", 10) != [90]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
-    await goes(viewer, "shadow-not-taken")
     entry = next(one for one in reversed(plant.appliance.audit.newest) if one.action == "fix_repair" and one.outcome == "done")
     assert (entry.on, entry.who.startswith("token:technician")) == ("shadow-not-taken meter-1", True)
 
