@@ -33,7 +33,7 @@ IF_MATCH: Final[Json] = {
     "in": "header",
     "required": False,
     "description": "ETag of the state on which this was decided; 412 where it has changed since.",
-    "schema": {"type": "string", "maxLength": 512},
+    "schema": {"type": "string"},
 }
 IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",

@@ -141,6 +141,7 @@ async def confirm_revision(services: Given, request: Asked, number: Number, data
 )
 async def roll_back_revision(services: Given, request: Asked, number: Number, data: JSONBody[RollBack]) -> Response[Applied]:
     """The document of revision ``number`` runs, as a new revision. Of a revision on trial: it ends, and what it replaced runs."""
+    must_match(request, services.revisions.configuration())
     note(request, on=f"revision {number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
     applied = await services.revisions.roll_back(
         number, _who(request), reason=data.reason, confirm_within_s=data.confirm_within_s, base=data.base
@@ -158,6 +159,7 @@ async def roll_back_revision(services: Given, request: Asked, number: Number, da
 )
 async def roll_back(services: Given, request: Asked, data: JSONBody[RollBack]) -> Response[Applied]:
     """Ends the trial, if there is one; else runs the document that was confirmed before the one that runs."""
+    must_match(request, services.revisions.configuration())
     note(request, on=f"revision {services.revisions.number}", after={"reason": data.reason, "confirm_within_s": data.confirm_within_s})
     applied = await services.revisions.roll_back(
         None, _who(request), reason=data.reason, confirm_within_s=data.confirm_within_s, base=data.base
