@@ -28,6 +28,7 @@ import numpy as np
 from gateway import links
 from gateway.config.history import History as Options
 from gateway.config.model import JournalOptions
+from gateway.history.export import exported, format_of
 from gateway.history.history import History
 from gateway.journal import Journal
 from gateway.links import Status
@@ -152,12 +153,25 @@ async def asked(history: History, devices: list[Device], began_ns: int, end_ns: 
         "raw hour": lambda: raw(3600, 100_000),
         "raw page of 1,000": lambda: raw(86_400, 1000),
     }
+
+    async def export(name: str) -> tuple[int, int]:
+        sizes = 0
+        async with history.turn():
+            series = [history.find(*any_tag())]
+            async for part in exported(history, series, began_ns, end_ns, format_of(name, series)):
+                sizes += len(part)
+        return sizes, round((end_ns - began_ns) / SECOND_NS)
+
     figures: Figures = {}
     for name, question in questions.items():
         forget(folder)
         figures[f"{name}, cold"] = (await timed(1, question)).most
         spread = await timed(times, question)
         figures[f"{name}, p50"], figures[f"{name}, p99"] = spread.p50, spread.p99
+    for name in ("csv", "parquet"):
+        began = time.perf_counter()
+        length, values = await export(name)
+        figures |= {f"export of a tag, {name}, s": time.perf_counter() - began, f"export of a tag, {name}, bytes a value": length / values}
     return figures
 
 
