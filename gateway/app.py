@@ -574,11 +574,12 @@ MIGRATIONS: Final = (
 
 @asynccontextmanager
 async def running(
-    site: model.Site, *, base: Path, clock: Clock | None = None, file: Path | None = None, raw: bytes | None = None
+    site: model.Site, *, base: Path, clock: Clock | None = None, file: Path | None = None, raw: bytes | None = None, usable: bool = True
 ) -> AsyncIterator[Appliance]:
     """Run ``site``, or what was applied since, until left. ``base`` is the folder that relative paths in it start from.
 
-    ``file`` is the document that ``site`` was read from, and ``raw`` its text; without it ``site`` is all there is.
+    ``file`` is the document that ``site`` was read from, and ``raw`` its text; without it ``site`` is all there is. A file that is
+    wrong is not ``usable``: ``site`` and ``raw`` are then what was last confirmed.
 
     Raises JournalBusy when another gateway uses the journal, StorageError when it cannot be opened. A part that fails
     beyond what its link can mend ends the whole appliance, so that the service is started anew and nothing half works.
@@ -588,7 +589,7 @@ async def running(
     state = await State.open(config.resolve(site.state_path, base) if site.state_path else folder / "state", MIGRATIONS, clock)
     try:
         revisions = Revisions(state, clock, base, file)
-        site, kept = await revisions.choose(site, raw)
+        site, kept = await revisions.choose(site, raw, usable=usable)
         journal = await Journal.open(kept, clock=clock, base=base)
     except BaseException:
         await state.close()

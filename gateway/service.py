@@ -31,8 +31,9 @@ every 700 (the default) only walks live objects."""
 OPEN_AGAIN_S: Final = 1.0
 
 
-async def serve(site: model.Site, path: Path) -> None:
-    """Run ``site``, which was loaded from ``path``, until a signal says stop.
+async def serve(site: model.Site, path: Path, rescued: bytes | None = None) -> None:
+    """Run ``site``, which was loaded from ``path``, until a signal says stop. Where the file is wrong, it is what was last
+    confirmed, and ``rescued`` its text.
 
     A journal that cannot be opened (a full disk, one that is not mounted) is tried again until it can: no human is needed.
     """
@@ -43,7 +44,7 @@ async def serve(site: model.Site, path: Path) -> None:
     trouble = ""
     while True:
         try:
-            if await _lived(site, path, signals):
+            if await _lived(site, path, signals, rescued):
                 break
             continue
         except StorageError as error:  # only opening the journal raises it
@@ -55,16 +56,17 @@ async def serve(site: model.Site, path: Path) -> None:
             async with asyncio.timeout(OPEN_AGAIN_S):
                 if await signals.get() is not signal.SIGHUP:
                     break
-            site = await _judged(path) or site
+            if (mended := await _judged(path)) is not None:
+                site, rescued = mended, None
     log.info("stopped")
 
 
-async def _lived(site: model.Site, path: Path, signals: asyncio.Queue[signal.Signals]) -> bool:
+async def _lived(site: model.Site, path: Path, signals: asyncio.Queue[signal.Signals], rescued: bytes | None) -> bool:
     """Run it until a signal says stop; False where it has to be started anew, because its parts could not be brought back."""
     ended_well = True
-    raw = await asyncio.to_thread(path.read_bytes)
+    raw = await asyncio.to_thread(path.read_bytes) if rescued is None else rescued
     try:
-        async with running(site, base=path.parent, file=path, raw=raw) as appliance:
+        async with running(site, base=path.parent, file=path, raw=raw, usable=rescued is None) as appliance:
             await _attend(appliance, path, signals)
     except* StartAnew as group:
         log.error("started_anew", trouble=str(group.exceptions[0]))

@@ -20,8 +20,10 @@ from gateway import config
 from gateway.cli.common import FAILED, SITE, WRONG, fail, loaded, run_loop, show
 from gateway.config.drivers import installed
 from gateway.journal import JournalBusy
+from gateway.revisions import rescue
 from gateway.service import serve
 from gateway.telemetry import logs
+from protocols.clock import SystemClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,12 @@ def main() -> None:
 @SITE
 def run(site: Path) -> None:
     """Run the gateway that SITE describes, until SIGTERM. SIGHUP applies the changed document."""
-    document = loaded(site)
+    document, _ = config.judge(site)
+    rescued = run_loop(rescue.confirmed(site, SystemClock())) if document is None else None
+    document = rescued.site if rescued is not None else document or loaded(site)
     logs.configure(document.telemetry.log_level, document.telemetry.log_format)
     try:
-        run_loop(serve(document, site))
+        run_loop(serve(document, site, rescued.raw if rescued is not None else None))
     except JournalBusy as error:
         fail(str(error))
     except OSError as error:

@@ -120,13 +120,14 @@ class Revisions:
 
     # At a start
 
-    async def choose(self, site: model.Site, raw: bytes | None) -> tuple[model.Site, model.JournalOptions]:
-        """What to run, and how to open the journal. ``site`` is what the file says, ``raw`` its text. Writes nothing.
+    async def choose(self, site: model.Site, raw: bytes | None, *, usable: bool = True) -> tuple[model.Site, model.JournalOptions]:
+        """What to run, and how to open the journal. ``site`` is what the file says, ``raw`` its text; where the file is not
+        ``usable`` they are those of what was confirmed. Writes nothing.
 
         The journal's options are those of what was confirmed: a document on trial drops no record for good.
         """
         self._from_file = await asyncio.to_thread(known_document, site, raw, self._base)
-        file = self._from_file.identity
+        file = self._from_file.identity if usable else ""
         try:
             self._known = await self._store.known()
             self._start = decide.start(self._known, file, self._boot, self._clock.monotonic())

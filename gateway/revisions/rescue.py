@@ -1,0 +1,60 @@
+"""What a gateway runs whose file is wrong when it starts: what was last confirmed, if the file still says where that is kept.
+
+A file that somebody broke is no reason to read nothing after the next power cut. The file is read as far as it is YAML: its
+``state_path`` and ``journal.path`` lead to the gateway's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gateway.config import model, resolve
+from gateway.config.document import MAX_BYTES, parse
+from gateway.objections import Objection
+from gateway.revisions.document import Document, read
+from gateway.revisions.store import MIGRATIONS, Store
+from gateway.state import FILE, State
+from protocols.clock import Clock
+
+log = structlog.get_logger("holdfast.revisions")
+
+
+async def confirmed(file: Path, clock: Clock) -> Document | None:
+    """The document that was last confirmed in the gateway of ``file``; None where there is none, or it cannot be found or read."""
+    folder = await asyncio.to_thread(_state_of, file)
+    if not (folder / FILE).is_file():
+        return None
+    state = await State.open(folder, (MIGRATIONS,), clock)
+    try:
+        store = Store(state)
+        whole = await store.whole((await store.known()).confirmed)
+        document = await asyncio.to_thread(read, whole.document, file.parent) if whole is not None else None
+    except Objection as error:
+        log.error("revision_not_usable", trouble=error.detail)
+        return None
+    finally:
+        await state.close()
+    if document is not None and whole is not None:
+        log.error(
+            "file_not_usable", file=str(file), running=whole.head.number, advice="what was last confirmed runs; holdfast check says why"
+        )
+    return document
+
+
+def _state_of(file: Path) -> Path:
+    try:
+        with file.open("rb") as content:
+            parsed, _ = parse(content.read(MAX_BYTES))
+    except OSError:
+        parsed = None
+    value: Any = parsed.value if parsed is not None else None  # Any: plain values
+    value = value if isinstance(value, dict) else {}
+    if isinstance(value.get("state_path"), str) and value["state_path"]:
+        return resolve(value["state_path"], file.parent)
+    journal = value.get("journal")
+    path = journal.get("path") if isinstance(journal, dict) else None
+    return resolve(path if isinstance(path, str) and path else model.JournalOptions().path, file.parent) / "state"
