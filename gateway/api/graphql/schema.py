@@ -46,11 +46,12 @@ Json = NewType("Json", object)
 
 @dataclass(slots=True)
 class Context:
-    """Who asks, and of whom. Lists are found one after the other: between two of them the loop has its turn."""
+    """Who asks, and of whom. The gateway's loop carries operations out, one after the other; all else is another thread's."""
 
     request: Asked
     services: Services
     sight: Sight
+    loop: asyncio.AbstractEventLoop
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,17 +59,20 @@ _Info = Info[Context, None]
 
 
 async def ask(info: _Info, handler: HTTPRouteHandler, **arguments: Any) -> Any:  # Any: what the operation takes and gives
-    """What the operation ``handler`` answers. Raises an Objection, as it would."""
+    """What the operation ``handler`` answers, after its guard. Raises an Objection, as it would."""
     context = info.context
-    await operation.guard(context.request, handler)
     for name, value in arguments.items():
         if isinstance(value, str) and len(value) > LONGEST_WORD:
             raise Unfit(f"{name} has at most {LONGEST_WORD} characters")
         if name == "limit" and not 1 <= value <= MOST_LIMIT:
             raise Unfit(f"limit is 1 to {MOST_LIMIT} here", "page on with cursor")
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_carried_out(context, handler, arguments), context.loop))
+
+
+async def _carried_out(context: Context, handler: HTTPRouteHandler, arguments: dict[str, Any]) -> Any:  # Any: as ask
     given = {"request": context.request, "services": context.services, "sight": context.sight}
     async with context.turn:
-        await asyncio.sleep(0)
+        await operation.guard(context.request, handler)
         return await handler.fn(**arguments, **{name: given[name] for name in _wants(handler) & given.keys()})
 
 

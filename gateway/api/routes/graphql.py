@@ -42,7 +42,7 @@ async def ask_graphql(request: Asked, services: Given, sight: Seen, data: JSONBo
         if missing.name is None or missing.name.startswith("gateway"):
             raise
         raise Unavailable("GraphQL is not installed on this gateway", "pip install 'holdfast[graphql]', then restart it") from None
-    answer: GraphqlAnswer = await graphql.answer(data, module.Context(request, services, sight))
+    answer: GraphqlAnswer = await graphql.answer(data, module.Context(request, services, sight, asyncio.get_running_loop()))
     return answer
 
 
