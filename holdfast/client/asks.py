@@ -18,9 +18,26 @@ from holdfast.shapes.commands import Command, LockOut, NewCommand, NewLockOut
 from holdfast.shapes.common import Page
 from holdfast.shapes.connections import Connection, ConnectionOptions
 from holdfast.shapes.devices import Device, Tag
+from holdfast.shapes.diagnostics import ClockStatus, Job, NumberWish, ScanWish, TraceWish
 from holdfast.shapes.gateway import Gateway, Health
+from holdfast.shapes.graphql import GraphqlAnswer, GraphqlQuery
 from holdfast.shapes.history import Buckets, BucketsAsked, Lines, LinesAsked, Samples
 from holdfast.shapes.journal import Journal, JournalEntry, Ledger, Verification
+from holdfast.shapes.registry import (
+    Credentials,
+    Decommissioning,
+    DeviceCertificate,
+    DeviceLife,
+    DeviceRenewal,
+    DeviceToken,
+    DeviceTokenWish,
+    Enrolment,
+    EnrolmentRequest,
+    EnrolmentWish,
+    NewDevice,
+    RegisteredDevice,
+    StateChange,
+)
 from holdfast.shapes.repairs import PutOffWish, Repair, RepairDone
 from holdfast.shapes.revisions import (
     Applied,
@@ -347,6 +364,66 @@ def get_value(device: str, tag: str) -> Ask[Reading]:
     return ask("GET", "/api/v1/devices/{}/values/{}", Reading, device, tag)
 
 
+def make_support_bundle(*, idempotency_key: str | None = None) -> Download:
+    """A support bundle: settings, states, counters, the last log lines; no secret, no reading."""
+    return download("/api/v1/diagnostics/bundle", idempotency_key=idempotency_key, keyed=True)
+
+
+def get_clock() -> Ask[ClockStatus]:
+    """How the gateway's clock is.
+
+    As it was asked of the kernel last, some seconds ago at most.
+    """
+    return ask("GET", "/api/v1/diagnostics/clock", ClockStatus)
+
+
+def find_number(body: NumberWish, *, idempotency_key: str | None = None) -> Ask[Job]:
+    """Find the registers that hold the number that a display shows."""
+    return ask("POST", "/api/v1/diagnostics/find-number", Job, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def list_jobs(*, limit: int | None = None, cursor: str | None = None) -> Ask[Page[Job]]:
+    """Traces, scans and searches.
+
+    The newest first, without what they found.
+    """
+    return ask("GET", "/api/v1/diagnostics/jobs", Page[Job], query={"limit": limit, "cursor": cursor})
+
+
+def get_job(job: str) -> Ask[Job]:
+    """How a job is, and what it has found."""
+    return ask("GET", "/api/v1/diagnostics/jobs/{}", Job, job)
+
+
+def remove_job(job: str, *, idempotency_key: str | None = None) -> Ask[None]:
+    """End a job, and forget it."""
+    return ask("DELETE", "/api/v1/diagnostics/jobs/{}", None, job, idempotency_key=idempotency_key, keyed=True)
+
+
+def get_trace_file(job: str) -> Download:
+    """The file of a trace, for Wireshark.
+
+    Once the trace has ended.
+    """
+    return download("/api/v1/diagnostics/jobs/{}/pcapng", job)
+
+
+def start_scan(body: ScanWish, *, idempotency_key: str | None = None) -> Ask[Job]:
+    """Ask which addresses answer.
+
+    The unit ids of a connection, between its own scans, or the addresses of a network. Reads only.
+    """
+    return ask("POST", "/api/v1/diagnostics/scans", Job, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def start_trace(body: TraceWish, *, idempotency_key: str | None = None) -> Ask[Job]:
+    """Record what passes on a connection.
+
+    A job: when it is done, its file can be had.
+    """
+    return ask("POST", "/api/v1/diagnostics/traces", Job, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
 def list_faces(*, limit: int | None = None, cursor: str | None = None) -> Ask[Page[Face]]:
     """How each face is.
 
@@ -363,6 +440,15 @@ def get_face(face: str) -> Ask[Face]:
 def get_gateway() -> Ask[Gateway]:
     """Who and how the gateway is."""
     return ask("GET", "/api/v1/gateway", Gateway)
+
+
+def ask_graphql(body: GraphqlQuery) -> Ask[GraphqlAnswer]:
+    """Ask for much in one question (GraphQL).
+
+    Gateway, connections, devices, tags, values, history, commands, ledger and uplinks. Each field needs the permission of the
+    operation that it stands for. Depth, aliases and cost are limited; lists have `limit` and `cursor`.
+    """
+    return ask("POST", "/api/v1/graphql", GraphqlAnswer, body=body)
 
 
 def query_history_buckets(body: BucketsAsked) -> Ask[Buckets]:
@@ -442,6 +528,75 @@ def get_openapi() -> Ask[dict[str, Any]]:
     The same as ``holdfast openapi`` prints. It is made when it is first asked for, and then kept.
     """
     return ask("GET", "/api/v1/openapi.json", dict[str, Any])
+
+
+def list_registered_devices(
+    *,
+    state: Literal["registered", "provisioned", "active", "suspended", "decommissioned"] | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Ask[Page[RegisteredDevice]]:
+    """All devices, configured or registered, and how they are."""
+    return ask("GET", "/api/v1/registry", Page[RegisteredDevice], query={"state": state, "limit": limit, "cursor": cursor})
+
+
+def register_device(body: NewDevice, *, idempotency_key: str | None = None) -> Ask[RegisteredDevice]:
+    """Register a device that will push, or one anew that was decommissioned."""
+    return ask("POST", "/api/v1/registry", RegisteredDevice, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def get_registered_device(device: str) -> Ask[DeviceLife]:
+    """One device and its life."""
+    return ask("GET", "/api/v1/registry/{}", DeviceLife, device)
+
+
+def enrol_device(device: str, body: EnrolmentRequest) -> Ask[DeviceCertificate]:
+    """For a device: its certificate, for the enrolment token that it was given.
+
+    The same answer for a device that is not there and for a token that is wrong, used or has ended.
+    """
+    return ask("POST", "/api/v1/registry/{}/certificate", DeviceCertificate, device, body=body)
+
+
+def renew_device_certificate(device: str, body: DeviceRenewal) -> Ask[DeviceCertificate]:
+    """For a device: a new certificate, over a connection with the old one."""
+    return ask("POST", "/api/v1/registry/{}/certificate/renewal", DeviceCertificate, device, body=body)
+
+
+def list_device_credentials(device: str) -> Ask[Credentials]:
+    """Certificates and tokens that a device was given."""
+    return ask("GET", "/api/v1/registry/{}/credentials", Credentials, device)
+
+
+def revoke_device_credential(device: str, credential: str, *, idempotency_key: str | None = None) -> Ask[None]:
+    """Make a device's certificate or token good no longer, at once."""
+    return ask("DELETE", "/api/v1/registry/{}/credentials/{}", None, device, credential, idempotency_key=idempotency_key, keyed=True)
+
+
+def decommission_device(device: str, body: Decommissioning, *, idempotency_key: str | None = None) -> Ask[RegisteredDevice]:
+    """End the life of a device: its credentials are dead at once.
+
+    Nothing of it is taken any more. To use the name again, register it anew.
+    """
+    return ask("POST", "/api/v1/registry/{}/decommission", RegisteredDevice, device, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def invite_device(device: str, body: EnrolmentWish) -> Ask[Enrolment]:
+    """A secret with which the device gets a certificate, once."""
+    return ask("POST", "/api/v1/registry/{}/enrolment", Enrolment, device, body=body)
+
+
+def change_device_state(device: str, body: StateChange, *, idempotency_key: str | None = None) -> Ask[RegisteredDevice]:
+    """Suspend a device, let it go on, or take it a step further.
+
+    Of a suspended device nothing is taken: it is not scanned, and what it pushes is refused. Its tags are bad, out of service.
+    """
+    return ask("POST", "/api/v1/registry/{}/state", RegisteredDevice, device, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def issue_device_token(device: str, body: DeviceTokenWish) -> Ask[DeviceToken]:
+    """A token (JWT) with which the device pushes."""
+    return ask("POST", "/api/v1/registry/{}/token", DeviceToken, device, body=body)
 
 
 def list_repairs(*, limit: int | None = None, cursor: str | None = None) -> Ask[Page[Repair]]:
@@ -547,6 +702,22 @@ def create_session(body: SignIn) -> Ask[SignedIn]:
 def delete_session() -> Ask[None]:
     """Sign out."""
     return ask("DELETE", "/api/v1/session", None)
+
+
+def begin_oidc(*, form: Literal["bearer", "cookie"] | None = None) -> Ask[None]:
+    """Sign in at the plant's identity provider.
+
+    For browsers: sends them to the provider of the site (OpenID Connect), which sends them back to the callback.
+    """
+    return ask("GET", "/api/v1/session/oidc", None, query={"form": form})
+
+
+def finish_oidc(*, state: str | None = None, code: str | None = None, iss: str | None = None, error: str | None = None) -> Ask[SignedIn]:
+    """Come back from the identity provider.
+
+    What the provider's answer proves becomes a session, with the role that the site gives to the person's groups.
+    """
+    return ask("GET", "/api/v1/session/oidc/callback", SignedIn, query={"state": state, "code": code, "iss": iss, "error": error})
 
 
 def change_password(body: PasswordChange) -> Ask[None]:
@@ -707,9 +878,17 @@ def get_health() -> Ask[Health]:
     return ask("GET", "/healthz", Health)
 
 
+def get_metrics() -> Download:
+    """Metrics for Prometheus.
+
+    The same as on the port of its own (telemetry.metrics_port), for whoever shows a token.
+    """
+    return download("/metrics")
+
+
 def get_readiness() -> Ask[Health]:
     """Whether the gateway is ready.
 
-    200 once the configured site runs and the journal takes records, else 503.
+    200 while the site has been applied, the journal stores and the gateway's state is kept; else 503.
     """
     return ask("GET", "/readyz", Health)

@@ -19,7 +19,7 @@ from holdfast.shapes.common import Page
 
 NDJSON: Final = "application/x-ndjson"
 
-Wanted = Annotated[str | None, Parameter(max_length=256)]
+Wanted = Annotated[str | None, Parameter(max_length=256, description="Only entries that have just this.")]
 Moment = Annotated[int | None, Parameter(ge=0, le=2**63 - 1, description="UTC, nanoseconds since 1970.")]
 Number = Annotated[int | None, Parameter(ge=1, le=2**53, description="Number of an entry.")]
 Outcome = Annotated[Literal["done", "refused", "failed"] | None, Parameter(description="Only entries with this outcome.")]

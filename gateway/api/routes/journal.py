@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from litestar.params import Parameter
 
@@ -13,12 +13,13 @@ from gateway.api.routes.uplinks import accounts
 from gateway.identity.principal import Permission
 from gateway.journal import Lane, Lost, Record
 from holdfast.shapes.common import Page
-from holdfast.shapes.journal import Journal, JournalEntry, LaneName, Ledger, Verification
+from holdfast.shapes.journal import Journal, JournalEntry, Ledger, Verification
 
 MOST_RECORDS: Final = 500
 MOST_BYTES: Final = 1024 * 1024
 """Stored bytes of one page."""
 Records = Annotated[int, Parameter(ge=1, le=MOST_RECORDS, description="Most entries in one page.")]
+InLane = Annotated[Literal["telemetry", "events"], Parameter(description="The lane to read.")]
 First = Annotated[int | None, Parameter(ge=0, le=2**62, description="Begin at this seq; without it and a cursor: the newest.")]
 
 
@@ -59,7 +60,7 @@ async def get_ledger(services: Given) -> Ledger:
     summary="Records as they stand in the journal",
 )
 async def list_records(
-    services: Given, lane: LaneName = "telemetry", first: First = None, limit: Records = 100, cursor: Cursor = None
+    services: Given, lane: InLane = "telemetry", first: First = None, limit: Records = 100, cursor: Cursor = None
 ) -> Page[JournalEntry]:
     """Entries of a lane in their order. Gaps are said. A page may be shorter than ``limit``; at the end of what is durable ``next`` is
     null."""
