@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gateway.identity.principal import Role
-from tests.gateway.api.conftest import TENANT, Running, until
+from protocols.model import Batch
+from tests.gateway.api.conftest import TENANT, Running, gateway, site_of, until
 from tests.peers.libmodbus import LibmodbusServer
 
 Json = dict[str, Any]
@@ -168,6 +171,33 @@ async def test_what_is_locked_out_nobody_writes_until_it_is_lifted_on_site(plant
     assert (await operator.delete("/api/v1/lock-outs/device:meter-1")).status_code == 403
     assert (await technician.delete("/api/v1/lock-outs/device:meter-1")).status_code == 204
     assert (await ask(operator))["stage"] == "verified"
+
+
+async def test_the_sites_rules_hold_for_each_tag(server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    rules = [
+        {"devices": ["meter-1"], "sources": ["scada"]},
+        {"tags": ["set*"], "least_role": "engineer", "most_change": 10, "needs_reason": True},
+    ]
+    faces = [{"type": "modbus-server", "name": "scada", "port": free_port()}]
+    site = site_of(server, free_port(), commands={"default": "refuse", "rules": rules}, faces=faces)
+    async with gateway(site, tmp_path) as plant:
+        await until("it is read", lambda: any(not batch.quality.any() for batch in _of(plant, "meter-2")))
+        operator, engineer = await plant.as_role(Role.OPERATOR), await plant.as_role(Role.ENGINEER)
+        wrong = [
+            (await ask(engineer, value=8, reason="tests"), "commands of api are not allowed"),
+            (await ask(operator, device="meter-2", value=8, reason="tests"), "needs the role engineer"),
+            (await ask(engineer, device="meter-2", value=8), "needs a reason"),
+            (await ask(engineer, device="meter-2", value=18, reason="tests"), "a change by 11"),
+        ]
+        for told, why in wrong:
+            assert (told["stage"], why in told["detail"]) == ("refused", True), told
+        done = await ask(engineer, device="meter-2", value=17, reason="tests")
+        assert (done["stage"], done["reason"]) == ("verified", "tests")
+
+
+def _of(plant: Running, device: str) -> Sequence[Batch]:
+    found = plant.appliance.latest.device(device)
+    return plant.appliance.latest.batches(found) if found is not None else ()
 
 
 async def test_commands_come_in_pages_the_newest_first(plant: Running) -> None:

@@ -287,3 +287,20 @@ async def test_commands_go_on_where_their_memory_cannot_be_written(tmp_path: Pat
     await site.gate.close()
     assert memory.unkept > 0
     await state.close()
+
+
+# ---- what the rules need to know of the field
+
+
+async def test_pace_and_change_are_judged_by_what_was_sent_and_what_was_read(site: Site) -> None:
+    site.options = Commands(rules=(CommandRule(least_interval_s=5, most_change=10),))
+    site.field.held = 20.0
+    assert (await site.over(site.gate.take(site.wish(30.1, identity="far"), ANNA))).stage is Stage.REFUSED
+    assert (await site.over(site.gate.take(site.wish(30.0, identity="near"), ANNA))).stage is Stage.VERIFIED
+    assert (await site.over(site.gate.take(site.wish(31.0, identity="soon"), ANNA))).stage is Stage.REFUSED
+    await site.clock.advance(6)
+    assert (await site.over(site.gate.take(site.wish(40.0, identity="later"), ANNA))).stage is Stage.VERIFIED
+    site.scans = False
+    await site.clock.advance(6)
+    blind = await site.over(site.gate.take(site.wish(41.0, identity="blind"), ANNA))
+    assert (blind.stage, "not known" in blind.detail) == (Stage.REFUSED, True)
