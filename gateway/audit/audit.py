@@ -183,7 +183,6 @@ class Audit:
                 if portion:
                     self._append(into, portion)
             except OSError as error:
-                self._is_open = False  # what is on the disk is found out again before anything follows it
                 if self._failed(error):
                     break
         into.close()

@@ -121,6 +121,11 @@ class Store:
             self._name, self._size, self._began_ns = f"audit-{self.head.number + 1:012d}.ndjson", 0, now_ns
         self._file = os.open(self.folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            if os.fstat(self._file).st_size < self._size:  # somebody has taken the file away: the chain goes on in a new one
+                self.close()
+                self._name = ""
+                self._open_file(now_ns)
+                return
             os.ftruncate(self._file, self._size)
             os.lseek(self._file, 0, os.SEEK_END)
             if fresh:

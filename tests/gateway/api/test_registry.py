@@ -239,9 +239,14 @@ async def test_a_suspended_device_is_not_scanned_and_its_neighbour_is(site: Site
     for unit in (1, 2):
         await site.server.set(unit, "holding", 0, *registers("f", 99.5))
     await until("the neighbour is read", lambda: site.level("meter-2")[0] == 99.5)
-    scans = line.stats.scans
-    await until("time goes on", lambda: line.stats.scans > scans + 6)
+    assert (await changed(technician, "meter-2", "suspended")).status_code == 200
+    scans, requests = line.stats.scans, line.stats.requests
+    await until("turns pass", lambda: line.stats.scans > scans + 10)
+    assert line.stats.requests <= requests + 1, "nothing is asked but what was under way"
     assert site.level("meter-1")[1] == Quality.BAD_OUT_OF_SERVICE
+    operator = await site.as_role(Role.OPERATOR)
+    answer = await operator.post("/api/v1/commands?wait_s=10", json={"device": "meter-1", "tag": "setpoint", "value": 1})
+    assert "suspended" in answer.text, "nothing is written either"
     assert (await changed(technician, "meter-1", "active")).status_code == 200
     await until("it is read again", lambda: site.level("meter-1") == (99.5, 0))
 

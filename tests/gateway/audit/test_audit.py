@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -201,6 +202,42 @@ async def test_a_full_disk_stops_nobody_and_what_was_lost_is_counted(tmp_path: P
         assert len(made) + lost == 1551
         assert made[-1].on == "user/1550"
         assert [entry.on for entry in made[:100]] == [f"user/{number}" for number in range(100)], "the oldest are kept"
+
+
+async def test_a_portion_that_was_written_in_part_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stood on the disk of it already is cut off before it is tried again: no entry stands twice."""
+    monkeypatch.setattr(audit_module, "RETRY_S", 0.05)
+    whole, failures = store._write, [errno.ENOSPC, errno.EIO]
+
+    def failing(file: int, content: bytes) -> None:
+        if failures and len(content) > 5000:
+            whole(file, content[: len(content) * 2 // 3])
+            raise OSError(failures.pop(), "no")
+        whole(file, content)
+
+    async with log_in(tmp_path) as audit:
+        took(audit, 3)
+        await audit.settled()
+        monkeypatch.setattr(store, "_write", failing)
+        took(audit, 100, 3)
+        await until(lambda: not failures and not audit.waiting)
+        assert [entry.on for entry in await entries(audit)] == [f"user/{number}" for number in range(103)]
+        assert (await audit.verify()).holds
+
+
+async def test_the_log_goes_on_where_somebody_removes_its_file(tmp_path: Path) -> None:
+    """And the verification says what is missing."""
+    async with log_in(tmp_path) as audit:
+        took(audit, 10)
+        await audit.settled()
+    async with log_in(tmp_path) as audit:
+        await audit.settled()
+        for file in store.files(tmp_path):
+            file.unlink()
+        took(audit, 10)
+        found = await entries(audit)
+        assert [entry.number for entry in found] == list(range(11, 21))
+        assert "entries 1 to 10 are missing" in (await audit.verify()).broken[0].what
 
 
 async def test_a_disk_that_dies_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
