@@ -98,14 +98,6 @@ async def test_a_body_that_does_not_come_is_not_waited_for(one: Running) -> None
 
 
 @pytest.mark.usefixtures("neighbour")
-async def test_a_head_without_end_is_cut_before_it_fills_memory(one: Running) -> None:
-    reader, writer = await connect(one)
-    writer.write(b"GET /healthz HTTP/1.1\r\n" + b"X-Long: " + b"y" * 400_000)
-    assert b"HTTP/1.1 200" not in await is_cut(reader)
-    writer.close()
-
-
-@pytest.mark.usefixtures("neighbour")
 async def test_connections_that_say_nothing_keep_nobody_out_for_long(one: Running) -> None:
     """Half-open ones count too: the thirteenth is refused, and there is room again when the others have been cut."""
     flood = [await asyncio.open_connection("localhost", one.port) for _ in range(16)]
@@ -146,6 +138,43 @@ async def test_who_asks_too_often_is_told_when_to_come_again(tmp_path_factory: p
         assert int(last.headers["retry-after"]) >= 1
         assert last.headers["content-type"] == "application/problem+json"
         assert last.json()["advice"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def patient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A gateway that waits for longer than these tests do, and takes 4 connections of one address."""
+    async with bare(tmp_path_factory.mktemp("patient"), limits={"patience_s": 600, "connections_per_address": 4}) as running:
+        yield running
+
+
+async def test_a_head_without_end_is_cut_before_it_fills_memory(patient: Running) -> None:
+    reader, writer = await connect(patient)
+    writer.write(b"GET /healthz HTTP/1.1\r\n" + b"X-Long: " + b"y" * 400_000)
+    assert b"HTTP/1.1 200" not in await is_cut(reader)
+    writer.close()
+
+
+async def test_one_address_has_so_many_connections_and_no_more(patient: Running) -> None:
+    """Those that have not even begun their handshake count; where one ends there is room again."""
+    held = [await asyncio.open_connection("localhost", patient.port) for _ in range(4)]
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        await connect(patient)
+    held[0][1].close()
+
+    async def again() -> None:
+        async with asyncio.timeout(CUT_WITHIN_S):
+            while True:
+                try:
+                    _, writer = await connect(patient)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                    continue
+                writer.close()
+                return
+
+    await again()
+    for _, writer in held[1:]:
+        writer.close()
 
 
 async def test_what_is_longer_than_is_taken_is_refused(one: Running) -> None:
