@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Annotated, Any, Final
 
 import litestar
 import msgspec
+import structlog
 from litestar import WebSocket
 from litestar.connection import Request
 from litestar.exceptions import WebSocketDisconnect
@@ -31,8 +32,10 @@ from gateway.journal import Lane
 from gateway.live import Client
 from gateway.live.frame import At
 from gateway.objections import NotAllowed, Objection, TooMany, Unfit
-from gateway.tasks import cancel
+from gateway.tasks import first_to_end
 from holdfast.shapes.live import KindName, LeastQuality, Position, Resume, Stream, Subscribe
+
+log = structlog.get_logger("holdfast.live")
 
 FIRST_WORD_S: Final = 10.0
 """A client says within this time what it wants."""
@@ -64,17 +67,20 @@ async def live(socket: _Socket, services: Given) -> None:
 
 
 async def _converse(socket: _Socket, client: Client) -> None:
-    hearing, telling = asyncio.create_task(_hear(socket, client)), asyncio.create_task(_tell(socket, client))
-    ending = asyncio.create_task(_ended(client))
-    try:
-        await asyncio.wait({hearing, telling, ending}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (hearing, telling, ending):
-            await cancel(task)
+    await _until_one_ends(_hear(socket, client), _tell(socket, client), client.ended.wait())
     if client.why is not None:
         code, reason = client.why
         with contextlib.suppress(OSError):  # it has gone meanwhile
             await socket.close(code, reason)
+
+
+async def _until_one_ends(*parts: Coroutine[Any, Any, object]) -> None:  # Any: asyncio's own
+    """Nobody but this says in the log that a stream ended by a bug of ours."""
+    try:
+        await first_to_end(*parts)
+    except Exception as error:
+        log.error("live_failed", exc_info=error)
+        raise
 
 
 async def _hear(socket: _Socket, client: Client) -> None:
@@ -139,17 +145,10 @@ class _Events(ASGIResponse):
         client = self._client
         headers = [(key.encode(), value.encode()) for key, value in {"content-type": MEDIA_TYPE, **HEADERS}.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        telling = asyncio.create_task(_tell_events(client, send))
-        tasks = [telling, asyncio.create_task(_gone(receive)), asyncio.create_task(_ended(client))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            stuck = client.stalled and not telling.done()
-        finally:
-            for task in tasks:
-                await cancel(task)
+        await _until_one_ends(_tell_events(client, send), _gone(receive), client.ended.wait())
         if client.why is None:
             return
-        if stuck:  # whoever reads nothing reads no farewell
+        if client.stalled:  # whoever reads nothing reads no farewell
             scope["state"]["abort"]()
             await _gone(receive)
             return
@@ -162,10 +161,6 @@ async def _tell_events(client: Client, send: Send) -> None:
     while (frame := await client.next()) is not None:
         body = b"id: %s\nevent: %s\ndata: %s\n\n" % (place_of(client.told_to), frame.type.encode(), frame.data)
         await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _ended(client: Client) -> None:
-    await client.ended.wait()
 
 
 async def _gone(receive: Receive) -> None:
