@@ -117,7 +117,7 @@ def _function(said: Json, path: str, method: str, imports: Imports) -> str:
     named += ["if_match: str | None = None"] if "if-match" in headers else []
     named += ["idempotency_key: str | None = None"] if "idempotency-key" in headers else []
     signature = ", ".join([*positional, *(["*", *named] if named else [])])
-    given = [repr(re.sub(r"{\w+}", "{}", path))] if export else [repr(method.upper()), repr(re.sub(r"{\w+}", "{}", path)), result]
+    given = [repr(method.upper()), repr(re.sub(r"{\w+}", "{}", path)), *([] if export else [result])]
     given += [_python(part) for part in parts]
     given += ["query={" + ", ".join(f"{one['name']!r}: {_python(one['name'])}" for one in query) + "}"] if query else []
     given += ["body=body"] if body else []

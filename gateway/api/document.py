@@ -76,11 +76,13 @@ class _Schemas:
     def __init__(self, theirs: Json) -> None:
         self._theirs = theirs
         self._ours: Json = {}
+        self._known: dict[Any, Json] = {}  # Any: a type
 
     def of(self, form: Any) -> Json:  # Any: a type
-        (schema,), components = msgspec.json.schema_components([form], ref_template=_TEMPLATE)
-        self._ours |= components
-        return schema
+        if form not in self._known:
+            (self._known[form],), components = msgspec.json.schema_components([form], ref_template=_TEMPLATE)
+            self._ours |= components
+        return copy.deepcopy(self._known[form])
 
     def used_in(self, part: Any) -> Json:  # Any: JSON
         """Those that ``part`` names, and those that these name."""

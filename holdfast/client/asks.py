@@ -98,7 +98,7 @@ def export_audit(*, first: int | None = None, last: int | None = None) -> Downlo
     Entries ``first`` to ``last`` as NDJSON, byte by byte as they are kept: ``previous`` of each line is the SHA-256 of the line
     above, without its line feed. ``holdfast audit --file`` checks it, and so does sha256sum.
     """
-    return download("/api/v1/audit/export", query={"first": first, "last": last})
+    return download("GET", "/api/v1/audit/export", query={"first": first, "last": last})
 
 
 def verify_audit() -> Ask[AuditVerdict]:
@@ -124,12 +124,12 @@ def renew_api_certificate(*, idempotency_key: str | None = None) -> Ask[ServerCe
 
 def get_authority_certificate() -> Download:
     """The certificate of the gateway's authority, PEM."""
-    return download("/api/v1/authority/certificate")
+    return download("GET", "/api/v1/authority/certificate")
 
 
 def get_revocation_list(*, form: Literal["der", "pem"] | None = None) -> Download:
     """What the gateway's authority has revoked (RFC 5280, 5)."""
-    return download("/api/v1/authority/crl", query={"form": form})
+    return download("GET", "/api/v1/authority/crl", query={"form": form})
 
 
 def list_certificates(
@@ -310,7 +310,7 @@ def export_history(
 
     Arrow and Parquet need the extra ``arrow`` on the gateway. A stream that ends early was broken off: ask again.
     """
-    return download("/api/v1/devices/{}/history/export", device, query={"tag": tag, "from": from_, "to": to, "format": format})
+    return download("GET", "/api/v1/devices/{}/history/export", device, query={"tag": tag, "from": from_, "to": to, "format": format})
 
 
 def read_history_line(
@@ -364,9 +364,9 @@ def get_value(device: str, tag: str) -> Ask[Reading]:
     return ask("GET", "/api/v1/devices/{}/values/{}", Reading, device, tag)
 
 
-def make_support_bundle(*, idempotency_key: str | None = None) -> Download:
+def make_support_bundle() -> Download:
     """A support bundle: settings, states, counters, the last log lines; no secret, no reading."""
-    return download("/api/v1/diagnostics/bundle", idempotency_key=idempotency_key, keyed=True)
+    return download("POST", "/api/v1/diagnostics/bundle")
 
 
 def get_clock() -> Ask[ClockStatus]:
@@ -405,7 +405,7 @@ def get_trace_file(job: str) -> Download:
 
     Once the trace has ended.
     """
-    return download("/api/v1/diagnostics/jobs/{}/pcapng", job)
+    return download("GET", "/api/v1/diagnostics/jobs/{}/pcapng", job)
 
 
 def start_scan(body: ScanWish, *, idempotency_key: str | None = None) -> Ask[Job]:
@@ -883,7 +883,7 @@ def get_metrics() -> Download:
 
     The same as on the port of its own (telemetry.metrics_port), for whoever shows a token.
     """
-    return download("/metrics")
+    return download("GET", "/metrics")
 
 
 def get_readiness() -> Ask[Health]:

@@ -82,6 +82,7 @@ async def get_metrics(services: Given) -> Response[str]:
     tag="diagnostics",
     summary="A support bundle: settings, states, counters, the last log lines; no secret, no reading",
     status=200,
+    idempotency=False,
     responses={200: ResponseSpec(bytes, media_type=MEDIA_TYPE, description="A tar, packed with gzip.", generate_examples=False)},
 )
 async def make_support_bundle(services: Given) -> Response[bytes]:
