@@ -152,8 +152,11 @@ async def test_the_page_of_another_origin_is_refused(plant: Running) -> None:
         assert (await message(stream))["type"] == "subscribed"
 
 
-NONE: Final = (
+NONE: Final[tuple[tuple[str | bytes, int], ...]] = (
     ("[", 4400),
+    (b"\x00\xff", 4400),
+    ("", 4400),
+    ("[" * 60_000, 4400),
     ('{"type": "subscribe", "devises": []}', 4400),
     (json.dumps({"type": "subscribe", "devices": ["a"] * 101}), 4400),
     ('{"type": "subscribe", "resume": {"telemetry": {"epoch": 1, "seq": -1}}}', 4400),
