@@ -7,7 +7,8 @@ bad is kept, in columns, so that a plant with 10,000 tags costs a few array oper
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -34,8 +35,9 @@ class Known:
         self.device = device
         self._before = before or {}
         self._columns: dict[Column, Batch] = {}
+        self._slots: dict[str, int] | None = None
         self.changed = False
-        """Whether a value has changed since ``packed``."""
+        """Whether a value has changed since it was written to the disk."""
 
     def look(self, batches: Sequence[Batch]) -> None:
         """Take over what is good in ``batches``, which are the whole device's."""
@@ -49,20 +51,37 @@ class Known:
                 self.changed = True
             self._columns[batch.column] = now
 
-    def reported(self) -> dict[str, Reported]:
-        """By tag, those that were ever good."""
-        told = {name: one for name, one in self._before.items() if name in {tag.name for tag in self.device.tags}}
+    def one(self, tag: str) -> Reported | None:
+        """Of one tag; None where it was never good."""
+        if self._slots is None:
+            self._slots = {each.name: slot for slot, each in enumerate(self.device.tags)}
+        slot = self._slots.get(tag)
+        if slot is None:
+            return None
         for batch in self._columns.values():
-            rows = zip(batch.tag.tolist(), readable.values(batch), batch.quality.tolist(), batch.time_ns.tolist(), strict=True)
-            told.update(
-                (self.device.tags[slot].name, Reported(value, quality, at)) for slot, value, quality, at in rows if not quality & _BAD
-            )
-        return told
+            row = int(np.searchsorted(batch.tag, slot))  # the latest values stand in the order of their slots
+            if row < len(batch) and batch.tag[row] == slot and not batch.quality[row] & _BAD:
+                (value,) = readable.values(batch, slice(row, row + 1))
+                return Reported(value, int(batch.quality[row]), int(batch.time_ns[row]))
+        return self._before.get(tag)
 
-    def packed(self) -> bytes:
-        """All of it as JSON, for the disk."""
-        self.changed = False
-        return msgspec.json.encode({name: list(one) for name, one in self.reported().items()})
+    def all(self) -> Callable[[], dict[str, Reported]]:
+        """What gives all of them, as they are now, by tag. 10,000 take a while: it may be called in a thread."""
+        return partial(_told, self.device, self._before, list(self._columns.values()))
+
+
+def _told(device: Device, before: dict[str, Reported], columns: list[Batch]) -> dict[str, Reported]:
+    names = {tag.name for tag in device.tags} if before else set()
+    told = {name: one for name, one in before.items() if name in names}
+    for batch in columns:
+        rows = zip(batch.tag.tolist(), readable.values(batch), batch.quality.tolist(), batch.time_ns.tolist(), strict=True)
+        told.update((device.tags[slot].name, Reported(value, quality, at)) for slot, value, quality, at in rows if not quality & _BAD)
+    return told
+
+
+def packed(reported: dict[str, Reported]) -> str:
+    """All of it as JSON, for the disk."""
+    return msgspec.json.encode({name: list(one) for name, one in reported.items()}).decode()
 
 
 def unpacked(text: bytes | str) -> dict[str, Reported]:

@@ -27,7 +27,7 @@ from gateway.identity.principal import Principal
 from gateway.latest import Latest
 from gateway.objections import Conflict, Outdated, TooMany, Unavailable, Unfit
 from gateway.shadow import wish
-from gateway.shadow.known import Known, Reported, unpacked
+from gateway.shadow.known import Known, Reported, packed, unpacked
 from gateway.shadow.wish import JsonValue, Unwishable, Wish, WishState
 from gateway.state import State
 from gateway.tasks import cancel
@@ -71,12 +71,19 @@ class Standing:
     present: bool
     """Whether the device answers now."""
     desired: Mapping[str, Wish]
-    reported: Mapping[str, Reported]
+    delta: Mapping[str, JsonValue]
+    """Desired values that the device has not."""
+    all_reported: Callable[[], dict[str, Reported]]
+    """Gives what was reported last, by tag; for threads where a device has thousands of tags."""
 
     @property
-    def delta(self) -> dict[str, JsonValue]:
-        """Desired values that the device has not."""
-        return {tag: one.value for tag, one in self.desired.items() if not _has(one, self.reported.get(tag))}
+    def reported(self) -> dict[str, Reported]:
+        return self.all_reported()
+
+
+def _seen(one: Wish, reported: Reported | None) -> Wish:
+    """``one`` as whoever looks sees it."""
+    return one if reported is None else msgspec.structs.replace(one, state=wish.seen(one, reported.value, reported.time_ns))
 
 
 def _has(one: Wish, reported: Reported | None) -> bool:
@@ -140,8 +147,15 @@ class Shadows:
     def standing(self, device: Device) -> Standing:
         known = self._look(device)
         shadow = self._shadows.get(device.name, _Shadow())
-        reported = known.reported()
-        return Standing(device, shadow.version, self._present(device), self._as_seen(shadow, reported), reported)
+        desired = {tag: (_seen(one, known.one(tag)), known.one(tag)) for tag, one in shadow.desired.items()}
+        return Standing(
+            device=device,
+            version=shadow.version,
+            present=self._present(device),
+            desired={tag: one for tag, (one, _) in desired.items()},
+            delta={tag: one.value for tag, (one, reported) in desired.items() if not _has(one, reported)},
+            all_reported=known.all(),
+        )
 
     def troubled(self) -> Iterator[tuple[str, str, Wish]]:
         """Device, tag and wish of each wish that the device has not taken and will not take by itself."""
@@ -222,20 +236,12 @@ class Shadows:
                 )
         return merged if changed else None
 
-    def _as_seen(self, shadow: _Shadow, reported: Mapping[str, Reported]) -> dict[str, Wish]:
-        told = {}
-        for tag, one in shadow.desired.items():
-            value = reported.get(tag)
-            state = wish.seen(one, value.value, value.time_ns) if value else one.state
-            told[tag] = msgspec.structs.replace(one, state=state)
-        return told
-
     # ---- looking
 
     def _look(self, device: Device) -> Known:
         known = self._known.get(device.name)
         if known is None or known.device is not device:
-            before = known.reported() if known is not None else self._kept.get(device.name)
+            before = known.all()() if known is not None else self._kept.get(device.name)
             known = self._known[device.name] = Known(device, before)
         known.look(self._latest.batches(device))
         return known
@@ -262,8 +268,8 @@ class Shadows:
         """Write what was reported, where it has changed."""
         for name, known in list(self._known.items()):
             if known.changed:
-                packed = known.packed().decode()
-                await self._store(_reported_of(name, packed))
+                known.changed = False
+                await self._store(_reported_of(name, known.all()))
 
     async def _store(self, work: Callable[[Database], None]) -> None:
         """What nobody waits for: a disk that says no is told once, and everything goes on."""
@@ -321,7 +327,7 @@ class Shadows:
             return
         if self._latest.device(device.name) is not device or not self._present(device):
             return
-        reported = self._look(device).reported().get(tag)
+        reported = self._look(device).one(tag)
         if reported is not None and wish.same(one.value, reported.value):
             has = msgspec.structs.replace(one, state=WishState.IN_SYNC, applied=reported.value, applied_ns=reported.time_ns, detail="")
             await self._become(device.name, shadow, tag, one, has)
@@ -439,9 +445,9 @@ def _wish_of(device: str, tag: str, one: Wish) -> Callable[[Database], None]:
     return work
 
 
-def _reported_of(device: str, packed: str) -> Callable[[Database], None]:
+def _reported_of(device: str, reported: Callable[[], dict[str, Reported]]) -> Callable[[Database], None]:
     def work(db: Database) -> None:
-        db.execute(_REPORTED, [device, packed])
+        db.execute(_REPORTED, [device, packed(reported())])
 
     return work
 
