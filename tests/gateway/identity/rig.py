@@ -21,19 +21,20 @@ OTHER: Final = "seven green hills at dusk"
 
 
 class Ahead(SystemClock):
-    """The machine's clock, set ahead by ``by_s`` seconds."""
+    """A clock whose monotonic time stands still but for ``by_s``, however busy the machine is. Who sleeps, sleeps as long as ever."""
 
     def __init__(self) -> None:
         self.by_s = 0.0
+        self._began = SystemClock.monotonic()
 
     def time_ns(self) -> int:
         return SystemClock.time_ns() + round(self.by_s * 1e9)
 
     def monotonic(self) -> float:
-        return SystemClock.monotonic() + self.by_s
+        return self._began + self.by_s
 
     async def sleep_until(self, moment: float) -> None:
-        await super().sleep_until(moment - self.by_s)
+        await super().sleep_until(SystemClock.monotonic() + moment - self.monotonic())
 
 
 @asynccontextmanager
