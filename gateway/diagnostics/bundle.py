@@ -134,7 +134,7 @@ def _kept(sources: Sources) -> Json:
 
 def _log(_: Sources) -> Json:
     events, number, _gone = TAP.since(0)
-    return {"events": [msgspec.json.decode(each) for each in events], "logged": number}
+    return lambda: {"events": [msgspec.json.decode(each) for each in events], "logged": number}
 
 
 TAKEN: Final[tuple[tuple[str, Callable[[Sources], Json]], ...]] = (
@@ -148,7 +148,7 @@ TAKEN: Final[tuple[tuple[str, Callable[[Sources], Json]], ...]] = (
     ("kept.json", _kept),
     ("log.json", _log),
 )
-"""What is taken in the loop, at one moment."""
+"""What is taken in the loop, at one moment. A function that is given is called in the thread."""
 
 
 async def bundle(sources: Sources) -> bytes:
@@ -167,9 +167,13 @@ def offline(site: model.Site, problems: Sequence[Json], folders: Sequence[Path],
     return _packed({"about.json": about, "site.json": site, "problems.json": list(problems)}, None, folders, site, time_ns)
 
 
+def _made(value: Json) -> Json:
+    return value() if callable(value) else value
+
+
 def _packed(taken: dict[str, Json], shot: metrics.Snapshot | None, folders: Sequence[Path], site: model.Site, time_ns: int) -> bytes:
     redactor = Redactor(secrets_in(site))
-    entries = {name: msgspec.json.format(msgspec.json.encode(redactor.value(value))) for name, value in taken.items()}
+    entries = {name: msgspec.json.format(msgspec.json.encode(redactor.value(_made(value)))) for name, value in taken.items()}
     entries["machine.json"] = msgspec.json.format(msgspec.json.encode(redactor.value(machine(folders))))
     entries["versions.json"] = msgspec.json.format(msgspec.json.encode(versions()))
     if shot is not None:
