@@ -133,6 +133,8 @@ class Follower:
                 if self._gathered_values >= FOLD_VALUES:
                     await self._fold()
             wait_s = LOOK_S
+            if self.archive.is_open:
+                await self._do(self.archive.tidy)
             if self._cursor.next < self._journal.head(LANE):
                 self._absorb(await self._from_files())
                 wait_s = self._clock.monotonic() - began

@@ -10,8 +10,8 @@ late stands where its stamp says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -130,6 +130,7 @@ class History:
         self._device = device
         self._wiped = wiped
         self._slots = asyncio.Semaphore(options.concurrent)
+        self._long = asyncio.Semaphore(max(1, options.concurrent // 2))
         self._waiting = 0
 
     @property
@@ -144,17 +145,16 @@ class History:
 
     def find(self, device: str, tag: str) -> Found:
         """Raises NotThere for a tag that the device neither has nor had."""
+        sources = [each for each in list(self.follower.store.sources.get(device, ())) if tag in each.slots]
+        if sources:
+            newest = sources[-1]
+            places = tuple((each.id, each.slots[tag]) for each in sources)
+            return Found(device, newest.device.tags[newest.slots[tag]], places)
         now = self._device(device)
         of_now = next((each for each in now.tags if each.name == tag), None) if now is not None else None
-        places: list[tuple[int, int]] = []
-        for source in list(self.follower.store.sources.get(device, ())):
-            for slot, each in enumerate(source.device.tags):
-                if each.name == tag:
-                    places.append((source.id, slot))
-                    of_now = of_now or each
         if of_now is None:
             raise NotThere(f"device {device!r} has no tag {tag!r}", f"GET /api/v1/devices/{device} lists its tags")
-        return Found(device, of_now, tuple(places))
+        return Found(device, of_now, ())
 
     def check(self, series: int, from_ns: int, to_ns: int, *, bucket_ns: int = 0, points: int = 0) -> None:
         """Raises Unfit or TooLarge for a question that cannot be; ``points`` are those of one tag."""
@@ -169,21 +169,22 @@ class History:
                 f"ask for at most {self.options.most_points}, of all tags together",
             )
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until this question may be answered, with all that is durable by then. Raises TooMany where too many wait."""
+    @contextlib.asynccontextmanager
+    async def turn(self, *, long: bool = False) -> AsyncIterator[None]:
+        """Wait until this question may be answered, with all that is durable by then. ``long`` ones leave room for others.
+        Raises TooMany where too many wait."""
         if self._waiting >= WAITING * self.options.concurrent:
             raise TooMany("too many questions about the past are waiting", "ask again", 2.0)
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        try:
+        async with contextlib.AsyncExitStack() as held:
+            self._waiting += 1
+            try:
+                if long:
+                    await held.enter_async_context(self._long)
+                await held.enter_async_context(self._slots)
+            finally:
+                self._waiting -= 1
             await self.follower.catch_up()
             yield
-        finally:
-            self._slots.release()
 
     # questions, each inside a turn
 

@@ -62,6 +62,8 @@ class Source:
 
     id: int
     device: Device
+    slots: dict[str, int]
+    """By name of the tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ class Store:
         return int(row[0] or 0)
 
     def _note(self, number: int, device: Device) -> None:
-        self.sources.setdefault(device.name, []).append(Source(number, device))
+        self.sources.setdefault(device.name, []).append(Source(number, device, {tag.name: slot for slot, tag in enumerate(device.tags)}))
 
 
 def is_damage(error: Exception) -> bool:

@@ -36,12 +36,23 @@ class Archive:
         self._chain = chain
         self._shared = definitions
         self._learnt: dict[int, Definition] = {}
-        self._open: dict[str, apsw.Connection] = {}
+        self._open: dict[tuple[int, int, int], apsw.Connection] = {}
 
     def close(self) -> None:
         for each in self._open.values():
             each.close(True)
         self._open.clear()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some file is open."""
+        return bool(self._open)
+
+    def tidy(self) -> None:
+        """Let go of files that the journal has removed, so that their space is free."""
+        kept = {_name(each) for each in _sealed(self._chain)}
+        for name in [each for each in self._open if each not in kept]:
+            self._open.pop(name).close(True)
 
     def fetch(self, seqs: Sequence[int]) -> tuple[list[Record], list[int]]:
         """The records of ``seqs`` (rising) that are in sealed files, in order, and those seqs that are not, or cannot be read here."""
@@ -105,7 +116,7 @@ class Archive:
         return found.device
 
     def _connection(self, segment: Segment) -> apsw.Connection:
-        name = f"{segment.path}|{segment.facts.bytes}"  # a file that was written anew has another size, or the same content
+        name = _name(segment)
         connection = self._open.pop(name, None)
         if connection is None:
             connection = apsw.Connection(
@@ -116,6 +127,11 @@ class Archive:
         while len(self._open) > MOST_OPEN:
             self._open.pop(next(iter(self._open))).close(True)
         return connection
+
+
+def _name(segment: Segment) -> tuple[int, int, int]:
+    """A file that was written anew has another size, or the same content."""
+    return segment.facts.epoch, segment.facts.first, segment.facts.bytes
 
 
 def _sealed(chain: Chain) -> list[Segment]:

@@ -89,7 +89,9 @@ async def cost(load: Load, folder: Path, seconds: float, *, enabled: bool) -> Fi
 async def asked(load: Load, folder: Path, seconds: float, journal: Path | None, callers: int) -> Figures:
     """How late scans start without anybody who asks, and beside callers; how long answers take."""
     async with running(load, folder, enabled=True, journal=journal) as rig:
-        token = await _output(sys.executable, "-m", "gateway", "token", "issue", str(rig.folder), "bench", "--role", "viewer")
+        token = await _output(
+            sys.executable, "-m", "gateway", "token", "issue", str(rig.folder), f"bench-{time.time_ns()}", "--role", "viewer"
+        )
         state = (journal or folder / "journal") / "state"
         await asyncio.sleep(5)
         figures = {f"alone, {name}": value for name, value in (await _lateness(rig, seconds)).items()}

@@ -192,7 +192,7 @@ async def export_history(
     made = await asyncio.to_thread(format_of, name, series)
 
     async def parts() -> AsyncIterator[bytes]:
-        async with history.turn():
+        async with history.turn(long=True):
             async for part in exported(history, series, from_ns, to_ns, made):
                 if part:
                     yield part

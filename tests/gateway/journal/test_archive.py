@@ -94,3 +94,26 @@ async def test_a_damaged_or_absent_file_gives_less_and_nothing_wrong(journal: Jo
     archive.close()
     picked = await journal.pick(Lane.TELEMETRY, rest[:5])
     assert [entry.seq if isinstance(entry, Record) else entry.first for entry in picked] == rest[:5]
+
+
+async def test_files_that_the_journal_has_removed_are_let_go(journal: Journal) -> None:
+    """Else their space would not be free."""
+    archive, chain = journal.archive(Lane.TELEMETRY), journal._store.chains[Lane.TELEMETRY]
+    oldest = chain.sealed[0]
+    archive.fetch([1, chain.sealed[1].facts.first])
+    assert len(_open_files(oldest.path)) >= 1
+    while oldest in chain.sealed:
+        await journal.append(_batch(1))
+        for at in range(200):
+            journal.offer(_batch(at))
+    archive.tidy()
+    assert archive.is_open
+    assert _open_files(oldest.path) == []
+    assert archive.fetch([1]) == ([], [1])
+    archive.close()
+
+
+def _open_files(path: Path) -> list[str]:
+    """Descriptors of this process that lead to ``path``, unlinked or not."""
+    links = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return [each for each in links if each.removesuffix(" (deleted)") == str(path)]
