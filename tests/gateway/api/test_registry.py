@@ -116,6 +116,13 @@ async def changed(caller: httpx.AsyncClient, device: str, state: str) -> httpx.R
     return await caller.post(f"/api/v1/registry/{device}/state", json={"state": state, **REASON})
 
 
+async def recorded(caller: httpx.AsyncClient, device: str) -> list[float]:
+    """The good values that the history gives."""
+    answer = await caller.get(f"/api/v1/devices/{device}/history", params={"tag": "level", "from": "0"})
+    assert answer.status_code == 200, answer.text
+    return [each["value"] for each in answer.json()["items"] if each["quality"] == 0]
+
+
 async def until_state(caller: httpx.AsyncClient, device: str, state: str) -> None:
     async with asyncio.timeout(20):
         while await state_of(caller, device) != state:  # noqa: ASYNC110 - seen from outside
@@ -145,6 +152,9 @@ async def test_a_device_that_posts_lives_from_registered_to_decommissioned(site:
     assert (await changed(engineer, "press-1", "active")).status_code == 200
     assert await site.post("press-1", second["token"], 4.5) == "202"
 
+    async with asyncio.timeout(20):
+        while await recorded(engineer, "press-1") != [2.5, 3.5, 4.5]:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.1)
     ended = await engineer.post("/api/v1/registry/press-1/decommission", json={"history": "wipe", **REASON})
     assert ended.json()["state"] == "decommissioned"
     assert await site.post("press-1", second["token"], 9) == "401"
@@ -152,6 +162,7 @@ async def test_a_device_that_posts_lives_from_registered_to_decommissioned(site:
     assert (await engineer.post("/api/v1/registry/press-1/token", json={})).status_code == 409
     assert (await changed(engineer, "press-1", "active")).status_code == 409, "no step back without registering anew"
     assert site.running.appliance.registry.wiped("press-1") == ended.json()["wiped_ns"] > 0
+    assert await recorded(engineer, "press-1") == [], "its history is wiped"
     listed = (await engineer.get("/api/v1/registry/press-1/credentials")).json()["items"]
     assert {each["state"] for each in listed} == {"revoked"}
 
