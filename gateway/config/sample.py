@@ -150,13 +150,15 @@ class _Writer:
         mark = "" if live or option.required else "#"
         self.lines.append(" " * indent + f"{mark}{option.key}: {scalar(value)}")
 
-    def nested(self, option: Option, indent: int) -> None:
+    def nested(self, option: Option, indent: int, inset: str = "  ") -> None:
         if option.secret:
             self.prose("One of {from: file, path: ...}, {from: env, name: ...}, {from: credential, name: ...}.", indent)
             return
         for shape in option.shapes:
             for inner in options_of(shape):
-                self.prose(f"  {inner.key}: {explained(inner)}", indent, hang="    ")
+                self.prose(f"{inset}{inner.key}: {explained(inner)}", indent, hang=inset + "  ")
+                if inner.shapes and not inner.secret:
+                    self.nested(inner, indent, inset + "  ")
 
     def first_time(self, option: Option) -> bool:
         identity = (option.key, str(option.form))
