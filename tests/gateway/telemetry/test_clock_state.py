@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import links
+from gateway import config, links, questions
+from gateway.app import running
 from gateway.config.model import PlainMqttUplink, SparkplugUplink
+from gateway.journal import Lane
 from gateway.tasks import cancel
 from gateway.telemetry.clock_state import ASK_EVERY_S, DEVICE, CannotAsk, ClockState, Kernel, Word, ask_kernel
 from gateway.uplink.plain import Plain
@@ -22,7 +24,7 @@ from protocols.clock import ManualClock, SystemClock
 from protocols.model import Batch
 from protocols.mqtt.client import connect
 from tests.gateway.uplink.host import host
-from tests.gateway.uplink.plant import BOILER, DEADLINE_S, GATEWAY, Plant, kept, plant
+from tests.gateway.uplink.plant import BOILER, DEADLINE_S, GATEWAY, Plant, kept, plant, until
 from tests.peers.mosquitto import Mosquitto
 
 GOOD = Kernel(synchronised=True, estimated_error_us=20, maximum_error_us=900, leap="none")
@@ -96,6 +98,43 @@ async def test_a_clock_that_may_not_be_asked_is_unknown_and_claims_nothing() -> 
     assert (state.now.word, state.now.synchronised, state.now.maximum_error_us) == (Word.UNKNOWN, None, None)
     assert "may not ask" in state.now.detail
     assert state.trusted
+
+
+class Unset:
+    """The machine's clock, so many seconds behind."""
+
+    monotonic = staticmethod(SystemClock.monotonic)
+    sleep_until = SystemClock.sleep_until
+
+    def __init__(self, behind_s: float) -> None:
+        self.behind_s = behind_s
+
+    def time_ns(self) -> int:
+        return time.time_ns() - round(self.behind_s * 1e9)
+
+
+async def test_a_whole_gateway_that_starts_in_1970_says_so_in_its_events_lane(tmp_path: Path) -> None:
+    site, problems = config.load(b"holdfast: 1\ngateway: {group: plant, name: edge}\njournal: {path: journal, commit_window_ms: 5}\n")
+    assert site is not None, problems
+    clock = Unset(behind_s=time.time() - 1000)
+    async with running(site, base=tmp_path, clock=clock) as gateway:
+        assert gateway.clock_state.trusted is False
+        clock.behind_s = 0.0
+        gateway.clock_state.look(gateway.record)
+        await until(lambda: gateway.journal.head(Lane.EVENTS) >= 3)
+        lines = [line async for line in questions.answer(gateway.journal, questions.Tail(lane=Lane.EVENTS))]
+    told = [dict(zip(line["tags"], line["values"], strict=True)) for line in lines if line["device"] == "_clock"]
+    assert [one["before"] for one in told] == ["wrong", "wrong"]
+    assert told[0]["state"] == "wrong"
+    assert float(told[1]["set_by_s"]) == pytest.approx(time.time() - 1000, abs=60)
+
+
+def test_no_device_may_be_called_as_the_record_of_the_clock() -> None:
+    device = "{name: _clock, unit_id: 1, tags: []}"
+    text = f"holdfast: 1\ngateway: {{group: g, name: n}}\nconnections: [{{name: a, type: modbus-tcp, host: h, devices: [{device}]}}]\n"
+    site, _ = config.load(text.encode())
+    assert site is not None
+    assert [problem.path for problem in config.check(site) if "clock" in problem.message] == ["connections[0].devices[0].name"]
 
 
 @pytest.fixture
