@@ -68,4 +68,4 @@ def _record(audit: Audit, scope: HTTPScope, status: int, why: str) -> None:
     if REFUSED <= status < FAILED:
         audit.refused(**told)
     else:
-        audit.record(outcome="failed" if status >= FAILED else "done", **told)
+        audit.record(outcome="failed" if status >= FAILED else noted.get("outcome", "done"), **told)

@@ -149,6 +149,15 @@ async def sight(request: Asked, services: Given) -> Sight:
     return sight_of(request.user, services.site().tenants)
 
 
-def note(request: Asked, *, on: str = "", before: Any = None, after: Any = None, detail: str = "") -> None:  # Any: JSON values
-    """What the audit entry of this request says besides who and which operation. No secret may be in it."""
-    request.state.audit = {"on": on, "before": before, "after": after, "detail": detail}
+def note(
+    request: Asked,
+    *,
+    on: str = "",
+    before: Any = None,  # Any: JSON values, as after
+    after: Any = None,
+    detail: str = "",
+    outcome: Literal["done", "refused", "failed"] = "done",
+) -> None:
+    """What the audit entry of this request says besides who and which operation. No secret may be in it. ``outcome`` is for an answer
+    that is good as such, and tells that what was asked did not come about."""
+    request.state.audit = {"on": on, "before": before, "after": after, "detail": detail, "outcome": outcome}

@@ -110,7 +110,8 @@ async def create_command(
     origin = Origin(kind="api", who=user.called, role=user.role)
     course = await services.commands.submit(command, origin, reason=data.reason, waits=data.when_down == "wait")
     await _end(course, wait_s)
-    note(request, on=f"{data.device}/{data.tag}", after={"value": readable(command.value), "id": command.id}, detail=_said(course))
+    after = {"value": readable(command.value), "id": command.id}
+    note(request, on=f"{data.device}/{data.tag}", after=after, detail=_said(course), outcome=_verdict(course))
     return Response(_shown(course, sight), status_code=200 if course.is_over() else 202)
 
 
@@ -240,6 +241,13 @@ async def _end(course: Course, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await course.ended.wait()
+
+
+def _verdict(course: Course) -> Literal["done", "refused", "failed"]:
+    """For the audit log: what is under way was done as far as whoever asked is concerned."""
+    if course.stage is Stage.REFUSED:
+        return "refused"
+    return "failed" if course.is_over() and course.stage is not Stage.VERIFIED else "done"
 
 
 def _said(course: Course) -> str:

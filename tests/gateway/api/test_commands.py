@@ -63,6 +63,9 @@ async def test_what_may_not_be_is_refused_recorded_and_never_sent(plant: Running
         assert told["stage"] == "refused", told
         assert why in told["detail"], told
         assert "sent" not in told["times_ns"]
+    administrator = await plant.as_role(Role.ADMINISTRATOR)
+    entries = (await administrator.get("/api/v1/audit", params={"limit": 200})).json()["items"]
+    assert sum(entry["action"] == "create_command" and entry["outcome"] == "refused" for entry in entries) == len(wrong)
     late = await ask(operator, deadline_ns=1)
     assert late["stage"] == "expired"
     assert all(request.function == 3 for request in await server.requests())
