@@ -75,6 +75,7 @@ async def test_what_may_not_be_is_refused_recorded_and_never_sent(plant: Running
 
 NONSENSE = (
     b'{"device": "meter-1", "tag": "setpoint", "value": 1' + b"0" * 400 + b"}",
+    b'{"device": "meter-1", "tag": "setpoint", "value": -1' + b"0" * 10_000 + b"}",
     b'{"device": "meter-1", "tag": "setpoint", "value": null}',
     b'{"device": "meter-1", "tag": "setpoint", "value": [1]}',
     b'{"device": "meter-1", "tag": "setpoint", "value": 1, "id": ""}',
