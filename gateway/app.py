@@ -275,6 +275,7 @@ class Appliance:
         await self.commands.close()
         await self.verification.stop()
         await self._stop_apis()
+        await self.identity.close()
         for name in list(self._faces):
             await self._stop_face(name)
         for name in list(self._lines):
