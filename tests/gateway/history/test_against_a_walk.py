@@ -80,6 +80,26 @@ async def test_whatever_order_values_come_in(seed: int, tmp_path: Path) -> None:
         await agree(one.journal, one.history, "power", 15 * 60 * SECOND_NS)
 
 
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_mean_by_time_is_the_area_under_the_steps(seed: int, tmp_path: Path) -> None:
+    """In order, all good, with saves in between; over the edges of minutes, windows and buckets."""
+    dice = random.Random(seed)
+    moments = np.cumsum([dice.randrange(1, 200_000) * 10**6 for _ in range(300)]) + BEGAN_NS
+    values = [dice.gauss(0, 10) for _ in moments]
+    async with kept(tmp_path) as one:
+        for at in range(0, 300, 60):
+            await one.offer(*(batch(METER, [4], [values[n]], [int(moments[n])]) for n in range(at, at + 60)))
+            await caught_up(one.history)
+            await one.history.follower.save()
+        async with one.history.turn():
+            found = one.history.find(METER.name, "flow")
+            buckets = await one.history.buckets(found, int(moments[0]), int(moments[-1]), BUCKET_NS)
+    for place, start in enumerate(buckets.start_ns.tolist()):
+        edges = np.clip(np.array([*moments, moments[-1] + 900 * SECOND_NS]), start, start + BUCKET_NS)
+        seconds = np.diff(edges) / SECOND_NS
+        assert buckets.avg[place] == pytest.approx((values * seconds).sum() / seconds.sum(), rel=1e-5), place
+
+
 async def test_buckets_shorter_than_a_minute_are_made_of_the_values_themselves(tmp_path: Path) -> None:
     async with kept(tmp_path) as one:
         await one.offer(*random_batches(random.Random(9), 60))

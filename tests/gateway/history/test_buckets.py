@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.history.buckets import Buckets, Entries, Span, buckets, hold_ns, of_values
-from gateway.history.sums import MINUTE_NS, Floats, Ints, Sums, fold, joined, merge, pack, unpack
+from gateway.history.sums import MINUTE_NS, Floats, Ints, Spoilt, Sums, fold, joined, merge, pack, unpack
 from protocols.model import Kind, Quality, Tag
 
 SECOND_NS = 10**9
@@ -105,3 +105,14 @@ def test_what_is_packed_is_unpacked_whole_and_tag_by_tag(seed: int) -> None:
     for name in ("count", "bad", "low", "high", "first", "last", "total", "low_at"):
         np.testing.assert_array_equal(getattr(found, name), getattr(sums, name), err_msg=name)
     assert len(joined([]).count) == 0
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
+    value, quality, time_ns = table(np.random.default_rng(1), 5, 3)
+    body = pack(fold(value, quality, time_ns, 0).pick(np.newaxis))
+    for at in range(len(body)):
+        spoilt = bytearray(body)
+        spoilt[at] ^= 1 << at % 8
+        for wrong in (bytes(spoilt), body[:at]):
+            with pytest.raises(Spoilt):
+                unpack(wrong)

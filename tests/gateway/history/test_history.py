@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from gateway import links
 from gateway.config.history import History as Options
 from gateway.config.model import JournalOptions
+from gateway.history.export import format_of
 from gateway.history.history import Found, History
 from gateway.journal import Journal, Lane
 from gateway.objections import NotThere, TooLarge, TooMany, Unavailable, Unfit
@@ -174,6 +176,12 @@ async def _too_many(one: Kept) -> None:
             await wait()
         await stack.aclose()
         await asyncio.gather(*waiting)
+
+
+def test_what_a_format_needs_is_said_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gateway.history.arrow", None)
+    with pytest.raises(Unfit, match=r"holdfast\[arrow\]"):
+        format_of("parquet", [])
 
 
 async def test_who_goes_away_ends_the_work_and_leaves_all_in_order(tmp_path: Path) -> None:

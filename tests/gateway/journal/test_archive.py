@@ -23,7 +23,10 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     """Some sealed segments of a MiB, and an active one; now and then a record of many frames."""
     one = await Journal.open(JournalOptions(path=str(tmp_path / "journal"), max_bytes=16 * 2**20), clock=SystemClock())
     for at in range(RECORDS):
-        await one.append(_batch(at))
+        if at % 30 == 29:
+            await one.append(_batch(at))
+        else:
+            one.offer(_batch(at))
     yield one
     await one.close()
 
