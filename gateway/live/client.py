@@ -78,7 +78,6 @@ class _LeftOut:
     devices: set[str] | None
     """None: it may be any."""
     reason: Reason
-    since: float
 
 
 class Client:
@@ -169,10 +168,8 @@ class Client:
         return self._bytes
 
     def stalled_s(self, now: float) -> float:
-        """For how long it has taken nothing although there is something."""
-        since = [self._sending_since] if self._sending_since is not None else []
-        since += [self._left_out.since] if self._left_out is not None else []
-        return now - min(since, default=now)
+        """For how long it has taken nothing although there is something. (A slow one that reads goes on with what it is told.)"""
+        return now - self._sending_since if self._sending_since is not None else 0.0
 
     @property
     def stalled(self) -> bool:
@@ -194,7 +191,7 @@ class Client:
 
     def put(self, frame: Frame) -> None:
         """Take ``frame`` for later, or count it as left out where too much waits already."""
-        if self.why is not None or (frame.lane is not None and frame.last is not None and frame.last[1] < self._joined.get(frame.lane, 0)):
+        if self.why is not None or not self._is_due(frame):
             return
         full = self._left_out is not None or (bool(self._queue) and self._bytes + frame.weight > MOST_WAITING)
         if full and frame.type != "lost":
@@ -203,6 +200,12 @@ class Client:
         self._queue.append(frame)
         self._bytes += frame.weight
         self._wake.set()
+
+    def _is_due(self, frame: Frame) -> bool:
+        """False for what lies in a lane that it does not follow with the others (any more), or was told before it joined them."""
+        if frame.lane is None or frame.last is None:
+            return True
+        return frame.lane in self._joined and frame.last[1] >= self._joined[frame.lane]
 
     def heartbeat(self, frame: Frame) -> None:
         self._first.append(frame)
@@ -213,7 +216,7 @@ class Client:
         out = self._left_out
         if out is None:
             known = None if devices is None else set(devices)
-            self._left_out = _LeftOut(first, last, records, known, reason, self._clock.monotonic())
+            self._left_out = _LeftOut(first, last, records, known, reason)
         else:
             out.last = last
             out.records += records

@@ -23,7 +23,7 @@ from gateway.identity.sight import EVERYTHING, Sight, sight_of
 from gateway.journal import Journal, Lane
 from gateway.journal.codec import MAX_VALUE
 from gateway.latest import Latest
-from gateway.live import Client, Live, client, live
+from gateway.live import Client, Live, client, frame, live
 from gateway.objections import NotAllowed, TooMany
 from gateway.state import State
 from holdfast.shapes.live import Message, Position, Resume, Subscribe
@@ -290,10 +290,10 @@ async def test_what_a_slow_client_does_not_take_is_bounded_counted_and_made_up_f
 
 async def test_events_are_never_left_out(here: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MOST_WAITING", 2000)
+    monkeypatch.setattr(frame, "LARGEST", 500)
     one = await here.follow(streams=("events",))
     await told(one, of("live"))
-    for at in range(50):
-        last = (await here.outcome("boiler-1", f"c{at}"))[1]
+    last = (await asyncio.gather(*(here.outcome("boiler-1", f"c{at}") for at in range(50))))[-1][1]
     await asyncio.sleep(0.1)
     assert seqs(await told(one, until(last, lane="events")), "events") == list(range(1, 51))
 
