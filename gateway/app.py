@@ -182,6 +182,8 @@ class Appliance:
         self._old_api: _Shown | None = None
         """Goes on serving where the new one does not come up."""
         self._site: model.Site | None = None
+        self._torn = False
+        """A swap began and did not end: some parts are of the one site, some of the other."""
         self.audit = Audit(clock, state.folder / "audit")
         self.identity = Identity(state, clock, self.audit, lambda: self._site)
         self.live = Live(journal, self.latest, self.identity, lambda: self.site, clock)
@@ -240,7 +242,7 @@ class Appliance:
 
     async def build(self, site: model.Site, *, look: bool) -> Built:
         """Make what differs beside what runs; ``look``: its secrets, its certificates and the API's port are tried first. Raises Unfit."""
-        change = config.compare(self._site or nothing_of(site), site)
+        change = config.compare(nothing_of(site) if self._site is None or self._torn else self._site, site)
         if look:
             wrong = [*await asyncio.to_thread(troubles, site, change), *await self._api_troubles(site)]
             if wrong:
@@ -250,8 +252,11 @@ class Appliance:
         return Built(site, change, await asyncio.to_thread(lambda: {one.name: self._connection(one) for one in new}))
 
     async def swap(self, built: Built) -> None:
-        """Stop what differs, start what was built; the API is left as it is."""
+        """Stop what differs, start what was built; the API is left as it is. Where this fails, the next swap begins with nothing."""
         site, change = built.site, built.change
+        if self._torn:
+            await self._stop_parts()
+        self._torn = True
         self.audit.bound(site.audit)
         for name in (*change.faces.removed, *change.faces.changed):
             await self._stop_face(name)
@@ -268,7 +273,7 @@ class Appliance:
             if face.name not in change.faces.unchanged:
                 self._start_face(face, site.gateway)
         await self.past.become(site.history if site.api is not None else None)
-        self._site = site
+        self._site, self._torn = site, False
 
     async def stop(self) -> None:
         """Stop scanning, make durable what was read, say goodbye to every broker."""
@@ -276,13 +281,16 @@ class Appliance:
         await self.verification.stop()
         await self._stop_apis()
         await self.identity.close()
+        await self._stop_parts()
+        await self.past.stop()
+
+    async def _stop_parts(self) -> None:
         for name in list(self._faces):
             await self._stop_face(name)
         for name in list(self._lines):
             await self._stop_connection(name)
         for name in list(self._deliveries):
             await self._stop_uplink(name)
-        await self.past.stop()
 
     def _trusts_clock(self) -> bool:
         """Whether the deadline of a command from afar can be judged."""

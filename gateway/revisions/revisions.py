@@ -54,6 +54,10 @@ class StartAnew(Exception):
     """The running parts could not be brought back: the gateway has to start again, into what was confirmed."""
 
 
+class SwapFailed(Exception):
+    """A document could not be swapped in. The text says why."""
+
+
 class Parts(Protocol):
     """What runs, as far as changing it goes."""
 
@@ -341,13 +345,11 @@ class Revisions:
         self._swapping = True
         try:
             try:
-                async with asyncio.timeout(SWAP_S):
-                    await parts.swap(built)
-            except (Objection, OSError, TimeoutError, ValueError, RuntimeError) as error:
+                await _swap(parts, built)
+            except SwapFailed as error:
                 log.exception("revision_failed", revision=number)
-                why = f"it could not be swapped in: {type(error).__name__}: {error}"
-                await self._back(number, why, GATEWAY)
-                _tell(done, Unavailable(f"revision {number} was taken back: {why}", "the log says more"))
+                await self._back(number, str(error), GATEWAY)
+                _tell(done, Unavailable(f"revision {number} was taken back: {error}", "the log says more"))
                 return
             await self._swapped(number)
             _tell(done, None)
@@ -712,6 +714,15 @@ def _worse(parts: Parts, up: set[tuple[str, str]]) -> list[Worse]:
         for one in parts.statuses
         if (one.kind, one.name) in up and one.state is not links.State.UP
     ]
+
+
+async def _swap(parts: Parts, built: Any) -> None:  # Any: the parts' own
+    """Raises SwapFailed, whatever went wrong: the way back is the same."""
+    try:
+        async with asyncio.timeout(SWAP_S):
+            await parts.swap(built)
+    except Exception as error:
+        raise SwapFailed(f"it could not be swapped in: {type(error).__name__}: {error}") from error
 
 
 def _tell(done: asyncio.Future[None], error: Exception | None) -> None:

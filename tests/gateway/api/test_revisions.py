@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from gateway.identity.principal import Role
@@ -150,6 +151,26 @@ async def answers(client: httpx.AsyncClient) -> bool:
         return (await client.get("/healthz")).status_code == 200
     except httpx.TransportError:
         return False
+
+
+async def test_a_swap_that_breaks_half_way_leaves_everything_as_it_was(plant: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that strikes when one connection is stopped and another is started: both parts of the old document run again."""
+    engineer = await plant.as_role(Role.ENGINEER)
+    before = await document(engineer)
+    wanted = json.loads(json.dumps(before))
+    wanted["connections"][0]["devices"][0]["scan_s"] = 0.5
+    wanted["uplinks"] = [{"type": "mqtt", "name": "cloud", "host": "127.0.0.1"}]
+
+    def breaks(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(plant.appliance, "_start_uplink", breaks)
+    failed = await engineer.post(f"{V1}/revisions", json={"document": wanted})
+    assert (failed.status_code, "a bug" in failed.json()["detail"]) == (503, True)
+    assert await document(engineer) == before
+    await until("the meters are read", lambda: [one.state for one in plant.appliance.statuses if one.kind == "connection"] == ["up"])
+    items = (await engineer.get(f"{V1}/revisions")).json()["items"]
+    assert [(one["number"], one["standing"]) for one in items] == [(3, "confirmed"), (2, "reverted"), (1, "confirmed")]
 
 
 async def test_the_api_removes_itself_only_on_trial(plant: Running) -> None:
