@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -266,9 +266,8 @@ async def test_the_log_is_followed_by_whoever_may_ask_for_support(plant: Running
 
 
 async def test_when_the_gateway_goes_it_says_so(server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]) -> None:
-    async with gateway(site_of(server, free_port()), tmp_path) as plant:
-        token = await plant.token(Role.VIEWER)
-        leaving = following(plant, token)
-        stream = await leaving.__aenter__()
-        await message(stream)
-    assert (await closed(stream))[0] in (live.GOING_AWAY, 1012)
+    async with AsyncExitStack() as clients:
+        async with gateway(site_of(server, free_port()), tmp_path) as plant:
+            stream = await clients.enter_async_context(following(plant, await plant.token(Role.VIEWER)))
+            await message(stream)
+        assert (await closed(stream))[0] in (live.GOING_AWAY, 1012)
