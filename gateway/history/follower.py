@@ -112,10 +112,13 @@ class Follower:
         if not self._serving:
             raise _not_there()
         async with self._turn:
-            while self._absorb(self._recent()):
-                if self._gathered_values >= FOLD_VALUES:
-                    await self._fold()
-            await self._fold()
+            try:
+                while self._absorb(self._recent()):
+                    if self._gathered_values >= FOLD_VALUES:
+                        await self._fold()
+                await self._fold()
+            except (sqlite3.DatabaseError, Spoilt) as error:
+                raise Unavailable(f"history cannot be kept ({error})", "look at its disk; ask again") from error
 
     def shut(self) -> None:
         self._thread.shutdown(wait=False)
@@ -186,6 +189,8 @@ class Follower:
         await asyncio.shield(self._do(self._fold_records, records))
 
     def _fold_records(self, records: list[Record]) -> None:
+        if self._doubtful:
+            return
         self._doubtful = True
         for device, some in by_device(records).items():
             self.fresh.take(self.store.source(device), some)

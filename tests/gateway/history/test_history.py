@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -176,6 +177,36 @@ async def _too_many(one: Kept) -> None:
             await wait()
         await stack.aclose()
         await asyncio.gather(*waiting)
+
+
+async def test_what_was_folded_half_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails in between: nothing counts twice, and nothing is missing."""
+    async with kept(tmp_path) as one:
+        await one.offer(*of_minutes(10))
+        await caught_up(one.history)
+        await one.history.follower.save()
+        store, source = one.history.follower.store, one.history.follower.store.source
+
+        def failing(device: Device) -> int:
+            if device is WIDE:
+                raise sqlite3.OperationalError("disk I/O error")
+            return source(device)
+
+        monkeypatch.setattr(store, "source", failing)
+        for _ in range(2):
+            with contextlib.suppress(Unavailable):
+                await one.offer(batch(METER, [0], [100.0], [BEGAN_NS + 20 * MINUTE_NS]), wide(1, BEGAN_NS))
+                await one.history.follower.catch_up()
+        monkeypatch.setattr(store, "source", source)
+        await one.offer(batch(METER, [0], [100.0], [BEGAN_NS + 20 * MINUTE_NS]))
+        async with asyncio.timeout(20):
+            while one.history.follower._doubtful:  # noqa: ASYNC110 - what is waited for is seen from outside
+                await asyncio.sleep(0.01)
+        await caught_up(one.history)
+        async with one.history.turn():
+            found = one.history.find(METER.name, "power")
+            buckets = await one.history.buckets(found, BEGAN_NS, BEGAN_NS + HOUR_NS, 10 * MINUTE_NS)
+        assert buckets.count.tolist() == [10, 0, 3, 0, 0, 0]
 
 
 def test_what_a_format_needs_is_said_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
