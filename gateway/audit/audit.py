@@ -41,7 +41,7 @@ TELL_S: Final = 60.0
 CLOSE_S: Final = 5.0
 LONGEST_VALUE: Final = 16 * 1024
 LONGEST_TEXT: Final = 2000
-EXPORT_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 256 * 1024
 
 
 class Audit:
@@ -289,9 +289,9 @@ class Audit:
         end = self.head.number if last is None else min(last, self.head.number)
         at = first
         while self._folder is not None and at <= end:
-            portion, following = await self._asked(_portion_of, self._folder, at, end)
-            if portion:
-                yield portion
+            pieces, following = await self._asked(_pieces_of, self._folder, at, end)
+            for piece in pieces:
+                yield piece
             if following <= at:
                 return
             at = following
@@ -303,25 +303,32 @@ class Audit:
             raise Unavailable(f"the audit log cannot be read ({error})", "look at the disk; everything else goes on") from error
 
 
-def _portion_of(folder: Path, first: int, last: int) -> tuple[bytes, int]:
-    """Lines from entry ``first`` on, about EXPORT_BYTES of them, and the number to go on with."""
-    kept, size, at = list[bytes](), 0, first
+def _pieces_of(folder: Path, first: int, last: int) -> tuple[list[bytes], int]:
+    """Lines from entry ``first`` on, about as many as a file has, in pieces of about PIECE_BYTES, and the number to go on with."""
+    pieces, kept, size, whole, at = list[bytes](), list[bytes](), 0, 0, first
     for line in store.lines(folder, first):
-        try:
-            number = entry_of(line).number
-        except ValueError:
-            kept.append(line)  # whoever verifies shall see it too
-            continue
-        if number < first:
+        number = _number(line)
+        if number > last or whole >= store.LONGEST_FILE:
+            break
+        if 0 < number < first:
             kept.clear()
+            size = 0
             continue
-        if number > last:
-            break
-        kept.append(line)
-        size, at = size + len(line), number + 1
-        if size >= EXPORT_BYTES:
-            break
-    return b"".join(kept), at
+        kept.append(line)  # also what is no entry: whoever verifies shall see it too
+        size, at = size + len(line), number + 1 if number else at
+        if size >= PIECE_BYTES:
+            pieces.append(b"".join(kept))
+            whole, size = whole + size, 0
+            kept.clear()
+    return [*pieces, b"".join(kept)] if kept else pieces, at
+
+
+def _number(line: bytes) -> int:
+    """Of the entry in ``line``; 0 where it is none."""
+    try:
+        return entry_of(line).number
+    except ValueError:
+        return 0
 
 
 def _text(text: str) -> str:

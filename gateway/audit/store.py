@@ -8,7 +8,9 @@ left behind of a line that never was is cut off when the folder is opened. Belon
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,11 @@ from gateway.config.audit import AuditOptions
 HEAD: Final = "head.json"
 PARTS: Final = 16
 """The bounds are kept in steps of a file, which is this part of them."""
+LONGEST_FILE: Final = 4 * 1024 * 1024
+"""No file is longer: one is read whole."""
+BREATH_LINES: Final = 64
+BREATH_S: Final = 0.0003
+"""Whoever reads much lets the event loop have the interpreter between so many lines: it scans the field meanwhile."""
 DAY_NS: Final = 86_400 * 10**9
 MOST_SCANNED: Final = 50_000
 """Entries that one question looks at."""
@@ -137,7 +144,7 @@ class Store:
     def _make_room(self, now_ns: int, options: AuditOptions) -> Removed | None:
         """Begin a new file where this one is long or old, and remove what is beyond the bounds then."""
         span_ns = max(DAY_NS, options.max_days * DAY_NS // PARTS)
-        if not self._size or (self._size < options.max_bytes // PARTS and abs(now_ns - self._began_ns) < span_ns):
+        if not self._size or (self._size < min(LONGEST_FILE, options.max_bytes // PARTS) and abs(now_ns - self._began_ns) < span_ns):
             return None
         removed = self._remove(now_ns, options)
         self.close()
@@ -189,7 +196,12 @@ def lines(folder: Path, first: int = 1) -> Iterator[bytes]:
     begins = max((at for at, path in enumerate(listed) if first_of(path) <= first), default=0)
     for path in listed[begins:]:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE):
+            for at in itertools.count(1):
+                line = file.readline(LONGEST_LINE)
+                if not line:
+                    break
+                if at % BREATH_LINES == 0:
+                    time.sleep(BREATH_S)
                 if line.endswith(b"\n"):
                     yield line
                 elif len(line) == LONGEST_LINE:
@@ -211,7 +223,9 @@ def newest(folder: Path, before: int | None, wanted: Callable[[Entry], bool], li
     for path in reversed(files(folder)):
         if before is not None and first_of(path) >= before:
             continue
-        for line in reversed(_whole_lines(path)):
+        for place, line in enumerate(reversed(_whole_lines(path)), start=1):
+            if place % BREATH_LINES == 0:
+                time.sleep(BREATH_S)
             try:
                 entry = entry_of(line)
             except ValueError:
