@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -126,28 +126,22 @@ def tag(of: model.Device, one: model.Tag) -> Tag:
     )
 
 
-def readings(of: model.Device, batches: Sequence[Batch], wanted: Mapping[int, str]) -> list[Reading]:
+def readings(of: model.Device, batches: Sequence[Batch], wanted: Mapping[int, str]) -> Iterator[Reading]:
     """The readings of the slots in ``wanted`` (slot to tag name), in the order of ``wanted``."""
-    order = {slot: at for at, slot in enumerate(wanted)}
-    found: list[tuple[int, Reading]] = []
-    for batch in batches:
-        for row, slot in enumerate(batch.tag.tolist()):
-            if slot in order:
-                found.append((order[slot], _reading(of, batch, row, slot)))
-    return [reading for _, reading in sorted(found, key=lambda each: each[0])]
-
-
-def _reading(of: model.Device, batch: Batch, row: int, slot: int) -> Reading:
-    quality = int(batch.quality[row])
-    return Reading(
-        device=of.name,
-        tag=of.tags[slot].name,
-        value=readable.values(batch, slice(row, row + 1))[0],
-        unit=of.tags[slot].unit,
-        quality=quality,
-        quality_name=quality_name(quality),
-        time_ns=int(batch.time_ns[row]),
-    )
+    rows = {slot: (column, row) for column, batch in enumerate(batches) for row, slot in enumerate(batch.tag.tolist()) if slot in wanted}
+    plain = [(readable.values(batch), batch.quality.tolist(), batch.time_ns.tolist()) for batch in batches]
+    for slot, name in wanted.items():
+        column, row = rows[slot]
+        values, qualities, times = plain[column]
+        yield Reading(
+            device=of.name,
+            tag=name,
+            value=values[row],
+            unit=of.tags[slot].unit,
+            quality=qualities[row],
+            quality_name=quality_name(qualities[row]),
+            time_ns=times[row],
+        )
 
 
 def quality_name(quality: int) -> str:

@@ -25,7 +25,7 @@ from holdfast.shapes.values import Reading
 from protocols import model
 
 Pattern = Annotated[str, Parameter(max_length=256, description="Names, where * stands for any text and ? for any letter.")]
-PORTION: Final = 500
+PORTION: Final = 200
 """Tags that are looked at before the loop gets its turn."""
 _ALL: Final = "*"
 
@@ -73,7 +73,7 @@ async def list_device_values(
 async def get_value(services: Given, sight: Seen, device: DeviceName, tag: TagName) -> Reading:
     one, tag = must_see(services, sight, device), tag.removeprefix("/")
     slot = slot_of(one, tag)
-    return shown.readings(one, services.latest.batches(one), {slot: tag})[0]
+    return next(shown.readings(one, services.latest.batches(one), {slot: tag}))
 
 
 async def _page(services: Services, devices: list[model.Device], tags: str, limit: int, cursor: str | None) -> Page[Reading]:
@@ -92,7 +92,10 @@ async def _page(services: Services, devices: list[model.Device], tags: str, limi
         }
         some = dict(list(wanted.items())[: limit + 1 - len(found)])
         if some:
-            found += shown.readings(one, services.latest.batches(one), some)
+            for at, reading in enumerate(shown.readings(one, services.latest.batches(one), some), start=1):
+                found.append(reading)
+                if at % PORTION == 0:
+                    await asyncio.sleep(0)
         if len(found) > limit:
             last = found[limit - 1]
             return Page(items=found[:limit], next=cursor_of((last.device, last.tag)))
