@@ -14,6 +14,7 @@ from __future__ import annotations
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.limits import Rates
@@ -43,7 +44,7 @@ def who(identity: Identity, rates: Rates) -> type:
                     must_be_same_origin(scope)
             except (Unknown, NotAllowed) as refusal:
                 scope["user"], scope["auth"] = None, refusal
-            if scope["user"] is not None:
+            if scope["user"] is not None and scope["type"] != ScopeType.WEBSOCKET:  # live streams have limits of their own
                 rates.take(scope["user"].called)
             await self._app(scope, receive, send)
 
