@@ -137,7 +137,7 @@ def test_the_names_of_devices_that_follow_each_other_do_not_mix() -> None:
 def test_the_readme_shows_what_is_sent() -> None:
     """Its JSON is what the three shapes make of one record, and what a mark looks like."""
     text = (Path(gateway.uplink.__file__).parent / "README.md").read_text()
-    columns, tags, thingsboard, mark = [json.loads(block.split("```")[0]) for block in text.split("```json")[1:]]
+    columns, tags, thingsboard, mark, *_ = [json.loads(block.split("```")[0]) for block in text.split("```json")[1:]]
     device = Device(
         "line",
         "boiler-1",
