@@ -25,6 +25,14 @@ async def ended(folder: Path) -> list[dict[str, Any]]:
     return [dict(zip(record["tags"], record["values"], strict=True)) if "tags" in record else record for record in records]
 
 
+async def recorded(folder: Path) -> list[dict[str, Any]]:
+    """The same, once there is something: it is gathered and made durable shortly after the start. Any: as above."""
+    async with asyncio.timeout(20):
+        while not (told := await ended(folder)):
+            await asyncio.sleep(0.05)
+    return told
+
+
 async def asked(folder: Path) -> None:
     """The gateway dies before it answers."""
     try:
@@ -63,7 +71,7 @@ async def test_what_was_on_its_way_when_the_gateway_was_killed_is_unknown_and_st
             await server.set(1, "holding", 10, 7)
             for life in range(2):
                 await asyncio.to_thread(gateway.start)
-                told = await ended(folder / "journal")
+                told = await recorded(folder / "journal")
                 assert len(told) == 1, f"life {life}: it is said once: {json.dumps(told)}"
                 assert "failed" in json.dumps(told[0])
                 assert "nobody can say what became of it" in json.dumps(told[0])
