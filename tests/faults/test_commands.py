@@ -28,7 +28,7 @@ async def ended(folder: Path) -> list[dict[str, Any]]:
 async def recorded(folder: Path) -> list[dict[str, Any]]:
     """The same, once there is something: it is gathered and made durable shortly after the start. Any: as above."""
     async with asyncio.timeout(20):
-        while not (told := await ended(folder)):
+        while not (told := await ended(folder)):  # noqa: ASYNC110 - what is waited for is seen from outside
             await asyncio.sleep(0.05)
     return told
 
