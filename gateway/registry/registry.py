@@ -11,6 +11,7 @@ nobody through the API any more, and leaves the disk with its segments, when the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -173,7 +174,8 @@ class Registry:
         for name in await self.tracking.sample():
             entry = self._entries.get(name)
             if entry is None or entry.state in (LifeState.REGISTERED, LifeState.PROVISIONED):
-                await self._step(self.get(name), LifeState.ACTIVE, "gateway", "it has given a good value")
+                with contextlib.suppress(NotThere, Conflict):  # it has gone, or somebody decided otherwise, since it was looked at
+                    await self._step(self.get(name), LifeState.ACTIVE, "gateway", "it has given a good value")
 
     # ------------------------------------------------------------------------------------------------ what drivers ask
 
