@@ -10,6 +10,7 @@ from typing import Any, Final
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from gateway.api.app import unserved
 from gateway.api.document import document, operations
@@ -63,8 +64,12 @@ def test_every_operation_has_examples_that_fit() -> None:
 
 
 def test_the_document_is_valid() -> None:
-    """Each schema in it is one of JSON Schema 2020-12, and each reference leads somewhere. (Schemathesis loads it whole.)"""
+    """It fits the meta-schema of OpenAPI 3.1, each schema in it JSON Schema 2020-12, and each reference leads somewhere."""
     assert MADE["openapi"].startswith("3.1")
+    wrong = [
+        f"{'/'.join(map(str, each.path))}: {each.message[:200]}" for each in jsonschema.Draft202012Validator(OPENAPI_31).iter_errors(MADE)
+    ]
+    assert not wrong, wrong
     for name, schema in MADE["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert re.fullmatch(r"[A-Z][A-Za-z0-9]*", name), f"{name} is no name for people"
