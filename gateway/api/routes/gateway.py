@@ -9,6 +9,9 @@ from gateway.api.operation import Given, Reach, get
 from gateway.identity.principal import Permission
 from holdfast.shapes.gateway import Gateway
 
+VERSION: Final = version("holdfast")
+"""Read once: it lies in a file."""
+
 
 @get(
     "/gateway", id="get_gateway", permission=Permission.SEE_STATUS, reach=Reach.DEVICES, tag="gateway", summary="Who and how the gateway is"
@@ -18,7 +21,7 @@ async def get_gateway(services: Given) -> Gateway:
     return Gateway(
         group=site.gateway.group,
         name=site.gateway.name,
-        version=version("holdfast"),
+        version=VERSION,
         time_ns=services.clock.time_ns(),
         uptime_s=services.clock.monotonic() - services.began,
     )
