@@ -17,9 +17,11 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import authority, commands, config, control, idempotency, links, questions, registry, repairs, shadow
+from gateway import authority, commands, config, control, idempotency, links, registry, repairs, shadow
 from gateway.api.services import Services
 from gateway.audit import Audit
+from gateway.audit import questions as of_audit
+from gateway.audit.questions import OfAudit
 from gateway.authority import Authority, Certificates
 from gateway.commands import Gate
 from gateway.commands import console as command_console
@@ -40,7 +42,8 @@ from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
 from gateway.history.past import Past
 from gateway.idempotency import Kept
-from gateway.identity import console, identity
+from gateway.identity import console as identity_console
+from gateway.identity import identity
 from gateway.identity.identity import Identity
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Reader
@@ -209,14 +212,6 @@ class Appliance:
         shown = [*self._faces.values(), *([self._api] if self._api else [])]
         return lines + [one.status for one in self._deliveries.values()] + [one.status for one in shown]
 
-    def enter(self, request: OfIdentity) -> questions.Lines:
-        """What is asked of users and tokens from a shell on this machine."""
-        return console.answer(self.identity, self.audit, request)
-
-    def carry(self, request: OfCommands) -> questions.Lines:
-        """What is asked of commands from a shell on this machine."""
-        return command_console.answer(self.commands, self.latest, self.connection, self.audit, self._clock, request)
-
     def connection(self, name: str) -> Connection | None:
         """The running connection of this name."""
         line = self._lines.get(name)
@@ -227,13 +222,15 @@ class Appliance:
         """How punctual the scans of each connection are."""
         return {name: line.connection.stats for name, line in self._lines.items()}
 
-    def diagnose(self, request: OfDiagnostics) -> questions.Lines:
-        """What is asked of repairs and support from a shell on this machine."""
-        return diagnosis.answer(self.repairs, self._support(), self.audit, request)
-
-    def revise(self, request: OfRevisions) -> questions.Lines:
-        """What is asked of revisions from a shell on this machine."""
-        return revision_console.answer(self.revisions, self.audit, request)
+    def answers(self) -> control.Answers:
+        """What is asked from a shell on this machine, and what answers it."""
+        return {
+            OfIdentity: lambda asked: identity_console.answer(self.identity, self.audit, asked),
+            OfAudit: lambda asked: of_audit.answer(self.audit, asked),
+            OfRevisions: lambda asked: revision_console.answer(self.revisions, self.audit, asked),
+            OfDiagnostics: lambda asked: diagnosis.answer(self.repairs, self._support(), self.audit, asked),
+            OfCommands: lambda asked: command_console.answer(self.commands, self.latest, self.connection, self.audit, self._clock, asked),
+        }
 
     async def apply(self, site: model.Site) -> None:
         """Make ``site`` (checked, without errors) what runs, touching only what differs from what runs now."""
@@ -619,17 +616,7 @@ async def running(
                 appliance.shadows.working(),
                 appliance.repairs.watching(),
                 appliance.jobs.kept(),
-                control.serving(
-                    journal,
-                    folder,
-                    appliance.connection,
-                    clock,
-                    appliance.enter,
-                    appliance.audit,
-                    appliance.revise,
-                    appliance.diagnose,
-                    appliance.carry,
-                ),
+                control.serving(journal, folder, appliance.connection, clock, appliance.answers()),
                 metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
             ):
                 await appliance.commands.begin()

@@ -11,24 +11,18 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 import structlog
 
 from gateway import questions, wires
-from gateway.audit import Audit
-from gateway.audit import questions as of_audit
-from gateway.commands.questions import OfCommands
-from gateway.diagnostics.questions import OfDiagnostics
-from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, StorageError
 from gateway.objections import Objection, Unavailable
-from gateway.revisions.questions import OfRevisions
 from gateway.tasks import cancel
 from protocols.clock import Clock, SystemClock
 
@@ -41,21 +35,8 @@ REQUEST_TIMEOUT_S: Final = 10.0
 LISTEN_AGAIN_S: Final = 1.0
 _Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _Lines = Callable[[questions.Request], questions.Lines]
-Enter = Callable[[OfIdentity], questions.Lines]
-"""What answers questions about users and tokens. Raises Objection."""
-
-Diagnose = Callable[[OfDiagnostics], questions.Lines]
-"""What answers questions about repairs and support. Raises Objection."""
-
-Carry = Callable[[OfCommands], questions.Lines]
-"""What carries out commands and keeps the lock-out. Raises Objection."""
-
-Revise = Callable[[OfRevisions], questions.Lines]
-"""What answers questions about revisions."""
-
-
-_Kept = tuple[tuple[Any, Callable[[Any], questions.Lines] | None, str], ...]  # Any: a union of questions, and one of them
-"""Kinds of questions, what answers them, and what is missing where nothing does."""
+Answers = Mapping[Any, Callable[[Any], questions.Lines]]  # Any: a union of questions, and one of them
+"""What answers each kind of question that is not about the journal or a connection. Raises Objection."""
 
 
 class NotRunning(Exception):
@@ -72,30 +53,21 @@ async def serving(
     folder: Path,
     find: wires.Find = wires.nothing_runs,
     clock: Clock | None = None,
-    enter: Enter | None = None,
-    audit: Audit | None = None,
-    revise: Revise | None = None,
-    diagnose: Diagnose | None = None,
-    command: Carry | None = None,
+    answers: Answers = MappingProxyType({}),
 ) -> AsyncIterator[None]:
-    """Answer questions about ``journal``, about the connections that ``find`` gives, and (``enter``) about who may enter, on
+    """Answer questions about ``journal``, about the connections that ``find`` gives, and those of ``answers``, on
     ``folder/control.sock`` until left."""
     time = clock or SystemClock()
-
-    kept: _Kept = (
-        (OfIdentity, enter, "users"),
-        (of_audit.OfAudit, partial(of_audit.answer, audit) if audit else None, "audit log"),
-        (OfRevisions, revise, "revisions"),
-        (OfDiagnostics, diagnose, "list of repairs"),
-        (OfCommands, command, "gate for commands"),
-    )
 
     def lines(request: questions.Request) -> questions.Lines:
         if isinstance(request, questions.OfConnection):
             return wires.answer(find, request, time)
         if isinstance(request, questions.OfJournal):
             return questions.answer(journal, request)
-        return _kept_answer(kept, request)
+        for form, answer in answers.items():
+            if isinstance(request, form):
+                return answer(request)
+        raise Unavailable(f"nothing in this gateway answers {type(request).__name__}")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):  # whoever asked has gone: nobody is left to tell
@@ -113,15 +85,6 @@ async def serving(
             if first is not None:
                 first.close()
             _unlink(path)
-
-
-def _kept_answer(kept: _Kept, request: questions.Request) -> questions.Lines:
-    for form, answer, what in kept:
-        if isinstance(request, form):
-            if answer is None:
-                raise Unavailable(f"this gateway keeps no {what}")
-            return answer(request)
-    raise AssertionError(f"{type(request).__name__} is answered by nobody")
 
 
 async def _listen(answer: _Answer, path: str) -> asyncio.Server | None:

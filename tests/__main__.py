@@ -30,9 +30,10 @@ class Part:
     """What pytest is told, so that the parts have no test in common and miss none, whatever is added."""
 
 
+API: Final = ("tests/gateway/api", "tests/holdfast")
 PARTS: Final = (
-    Part("the gateway under faults", ("tests/faults", "--ignore=tests/faults/journal")),
-    Part("everything else", ("--ignore-glob=tests/faults/test_*.py",)),
+    Part("the gateway under faults, and its API", ("tests/faults", *API, "--ignore=tests/faults/journal")),
+    Part("everything else", ("--ignore-glob=tests/faults/test_*.py", *(f"--ignore={place}" for place in API))),
 )
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 FAILED: Final = re.compile(r"(FAILED|ERROR) ")

@@ -14,6 +14,9 @@ SITS: Final = (
     "tests/faults/test_a.py",
     "tests/faults/journal/test_b.py",
     "tests/fuzz/test_c.py",
+    "tests/gateway/api/test_f.py",
+    "tests/gateway/test_g.py",
+    "tests/holdfast/test_h.py",
     "tests/later/deep/test_d.py",
     "tests/test_e.py",
 )
@@ -57,4 +60,4 @@ def test_words_are_for_one_run_of_pytest(tmp_path: Path) -> None:
     tree(tmp_path, SITS[:1])
     done = every_test(tmp_path, "-k", "test_a or test_e", "tests")
     assert done.returncode == 1
-    assert "1 failed, 1 passed, 3 deselected" in done.stdout
+    assert "1 failed, 1 passed, 6 deselected" in done.stdout

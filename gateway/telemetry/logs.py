@@ -17,6 +17,8 @@ import structlog
 
 MOST_TAPPED: Final = 1000
 LONGEST_TAPPED: Final = 16 * 1024
+CONSOLE_ALONE: Final = {"code"}
+"""Fields that open something (a claim code): whoever follows the log from afar does not get them."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -29,7 +31,8 @@ class Tap:
         self._next = 0
 
     def __call__(self, _logger: object, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        line = msgspec.json.encode(event, enc_hook=str)
+        told = {key: "(on the console)" if key in CONSOLE_ALONE else value for key, value in event.items()}
+        line = msgspec.json.encode(told, enc_hook=str)
         if len(line) > LONGEST_TAPPED:
             line = msgspec.json.encode({"event": str(event.get("event"))[:1000], "level": event.get("level"), "cut_off_bytes": len(line)})
         with self._lock:
