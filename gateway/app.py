@@ -222,6 +222,21 @@ class Appliance:
         """How punctual the scans of each connection are."""
         return {name: line.connection.stats for name, line in self._lines.items()}
 
+    def snapshot(self) -> metrics.Snapshot:
+        """Everything that is counted, at this moment."""
+        doings = metrics.Doings(
+            commands=self.commands.ended.copy(),
+            locked_out=len(self.commands.lock_outs()),
+            followers=self.live.clients,
+            followers_cut={str(code): count for code, count in self.live.cut.items()},
+            follower_bytes=self.live.waiting,
+            audit_waiting=self.audit.waiting,
+            audit_lost=self.audit.lost,
+            audit_trouble=bool(self.audit.trouble),
+            state_trouble=bool(self.state.trouble),
+        )
+        return metrics.snapshot(self.statuses, self.scan_stats, self.journal.ledger(), self.clock_state.now, doings)
+
     def answers(self) -> control.Answers:
         """What is asked from a shell on this machine, and what answers it."""
         return {
@@ -450,6 +465,7 @@ class Appliance:
             site=lambda: self.site,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
+            metrics=self.snapshot,
             latest=self.latest,
             journal=self.journal,
             journal_folder=self._folder,
@@ -493,6 +509,7 @@ class Appliance:
             support=self._support,
             statuses=lambda: self.statuses,
             scan_stats=lambda: self.scan_stats,
+            metrics=self.snapshot,
             verification=self.verification,
             revisions=self.revisions,
             idempotency=self.idempotency,
@@ -606,9 +623,6 @@ async def running(
             name = f"{site.gateway.group} {site.gateway.name}"
             appliance = Appliance(name, journal, state, revisions, folder, clock, installed(), tasks)
 
-            def snapshot() -> metrics.Snapshot:
-                return metrics.snapshot(appliance.statuses, appliance.scan_stats, journal.ledger(), appliance.clock_state.now)
-
             async with (
                 appliance.audit.kept(),
                 appliance.registry.kept(),
@@ -617,7 +631,7 @@ async def running(
                 appliance.repairs.watching(),
                 appliance.jobs.kept(),
                 control.serving(journal, folder, appliance.connection, clock, appliance.answers()),
-                metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, snapshot, clock=clock),
+                metrics.serving(site.telemetry.metrics_host, site.telemetry.metrics_port, appliance.snapshot, clock=clock),
             ):
                 await appliance.commands.begin()
                 await appliance.apply(site)

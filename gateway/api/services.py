@@ -26,6 +26,7 @@ from gateway.revisions.revisions import Revisions
 from gateway.shadow import Shadows
 from gateway.state import State
 from gateway.telemetry.clock_state import ClockState
+from gateway.telemetry.metrics import Snapshot
 from gateway.verification import Verification
 from protocols.clock import Clock
 from protocols.model import ScanStats
@@ -63,6 +64,8 @@ class Services:
     statuses: Callable[[], Sequence[links.Status]]
     """How each connection, uplink and face is."""
     scan_stats: Callable[[], Mapping[str, ScanStats]]
+    metrics: Callable[[], Snapshot]
+    """Everything that is counted, at this moment."""
     verification: Verification
     revisions: Revisions
     idempotency: Kept

@@ -93,6 +93,8 @@ class Gate:
         """When a command was last sent to a tag; by device and tag."""
         self._lock_outs: dict[str, LockOut] = {}
         self._is_closed = False
+        self.ended: Counter[str] = Counter()
+        """How many commands ended how, since the start."""
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -490,6 +492,7 @@ class Gate:
             "device": command.device[:LONGEST_ID],
             "tag": command.tag[:LONGEST_ID],
         }
+        self.ended[outcome.state.value] += 1
         log.info("command", **said, state=outcome.state.value, detail=outcome.detail)
 
 

@@ -34,6 +34,7 @@ from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.clock_state import ClockState
 from gateway.telemetry.logs import TAP
+from gateway.telemetry.metrics import Snapshot
 from protocols.clock import Clock
 from protocols.model import ScanStats
 
@@ -53,6 +54,7 @@ class Sources:
     site: Callable[[], model.Site]
     statuses: Callable[[], Sequence[Status]]
     scan_stats: Callable[[], Mapping[str, ScanStats]]
+    metrics: Callable[[], Snapshot]
     latest: Latest
     journal: Journal
     journal_folder: Path
@@ -156,9 +158,8 @@ async def bundle(sources: Sources) -> bytes:
     taken = {name: take(sources) for name, take in TAKEN}
     taken["repairs.json"] = [shown(entry) for entry in await sources.repairs.entries(EVERYTHING)]
     taken["revisions.json"] = await sources.revisions.history(None, MOST_REVISIONS)
-    shot = metrics.snapshot(sources.statuses(), dict(sources.scan_stats()), sources.journal.ledger(), sources.clock_state.now)
     folders = [sources.journal_folder, sources.state.folder]
-    return await asyncio.to_thread(_packed, taken, shot, folders, sources.site(), sources.clock.time_ns())
+    return await asyncio.to_thread(_packed, taken, sources.metrics(), folders, sources.site(), sources.clock.time_ns())
 
 
 def offline(site: model.Site, problems: Sequence[Json], folders: Sequence[Path], time_ns: int) -> bytes:
@@ -171,7 +172,7 @@ def _made(value: Json) -> Json:
     return value() if callable(value) else value
 
 
-def _packed(taken: dict[str, Json], shot: metrics.Snapshot | None, folders: Sequence[Path], site: model.Site, time_ns: int) -> bytes:
+def _packed(taken: dict[str, Json], shot: Snapshot | None, folders: Sequence[Path], site: model.Site, time_ns: int) -> bytes:
     redactor = Redactor(secrets_in(site))
     entries = {name: msgspec.json.format(msgspec.json.encode(redactor.value(_made(value)))) for name, value in taken.items()}
     entries["machine.json"] = msgspec.json.format(msgspec.json.encode(redactor.value(machine(folders))))

@@ -1,7 +1,7 @@
 """Prometheus metrics, served on a port of their own while nothing else is served yet.
 
 Nothing is counted here. At each scrape a snapshot of plain numbers is taken inside the gateway's loop and rendered in
-the server's thread, so a slow scraper costs the loop microseconds. What is told stands in four tables, one for each
+the server's thread, so a slow scraper costs the loop microseconds. What is told stands in tables, one for each
 kind of thing that is told of; the reference page is made from them.
 """
 
@@ -131,6 +131,38 @@ CLOCK: Final[tuple[_Told[ClockNow], ...]] = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Doings:
+    """What the gateway does besides reading and delivering, at one moment."""
+
+    commands: Mapping[str, int]
+    """Those that are over, by their end."""
+    locked_out: int
+    followers: int
+    """Clients of the live stream."""
+    followers_cut: Mapping[str, int]
+    """By close code (RFC 6455, 7.4)."""
+    follower_bytes: int
+    """What they have not taken yet."""
+    audit_waiting: int
+    audit_lost: int
+    audit_trouble: bool
+    state_trouble: bool
+
+
+DOINGS: Final[tuple[_Told[Doings], ...]] = (
+    _Told(COUNTER, "holdfast_commands", "Commands that are over, by their end", lambda doings: doings.commands, by_reason=True),
+    _Told(GAUGE, "holdfast_lock_outs", "Local lock-outs that hold: nobody writes there", lambda doings: doings.locked_out),
+    _Told(GAUGE, "holdfast_live_clients", "Clients that follow the live stream", lambda doings: doings.followers),
+    _Told(GAUGE, "holdfast_live_waiting_bytes", "Bytes that these have not taken yet", lambda doings: doings.follower_bytes),
+    _Told(COUNTER, "holdfast_live_cut", "Clients that were cut, by close code", lambda doings: doings.followers_cut, by_reason=True),
+    _Told(GAUGE, "holdfast_audit_waiting", "Audit entries that are not durable yet", lambda doings: doings.audit_waiting),
+    _Told(COUNTER, "holdfast_audit_lost", "Audit entries that no disk took in time", lambda doings: doings.audit_lost),
+    _Told(GAUGE, "holdfast_audit_trouble", "1 while no audit entry can be stored", lambda doings: float(doings.audit_trouble)),
+    _Told(GAUGE, "holdfast_state_trouble", "1 while users and revisions are not kept on disk", lambda doings: float(doings.state_trouble)),
+)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Everything that is told, at one moment."""
@@ -140,11 +172,14 @@ class Snapshot:
     """By connection."""
     ledger: Ledger
     clock: ClockNow | None = None
+    doings: Doings | None = None
 
 
-def snapshot(links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger, clock: ClockNow | None = None) -> Snapshot:
+def snapshot(
+    links: Iterable[Status], scans: dict[str, ScanStats], ledger: Ledger, clock: ClockNow | None = None, doings: Doings | None = None
+) -> Snapshot:
     """A copy that the loop will not change any more."""
-    return Snapshot(tuple(_copied(link) for link in links), dict(scans), ledger, clock)
+    return Snapshot(tuple(_copied(link) for link in links), dict(scans), ledger, clock, doings)
 
 
 def _copied(link: Status) -> Status:
@@ -163,6 +198,7 @@ def render(shot: Snapshot) -> Iterator[Metric]:
     yield from _families(LANES, ("lane",), {(lane,): ledger for lane, ledger in shot.ledger.lanes.items()})
     yield from _families(READERS, ("uplink", "lane"), readers)
     yield from _families(CLOCK, (), {(): shot.clock} if shot.clock else {})
+    yield from _families(DOINGS, (), {(): shot.doings} if shot.doings else {})
 
 
 def _families(table: Iterable[_Told[T]], labels: tuple[str, ...], things: _Things[T]) -> Iterator[Metric]:

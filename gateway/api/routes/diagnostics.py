@@ -70,8 +70,7 @@ async def get_clock(services: Given) -> ClockStatus:
 )
 async def get_metrics(services: Given) -> Response[str]:
     """The same as on the port of its own (telemetry.metrics_port), for whoever shows a token."""
-    shot = metrics.snapshot(services.statuses(), dict(services.scan_stats()), services.journal.ledger(), services.clock_state.now)
-    return Response(await asyncio.to_thread(metrics.text, shot), media_type=PROMETHEUS)
+    return Response(await asyncio.to_thread(metrics.text, services.metrics()), media_type=PROMETHEUS)
 
 
 @post(

@@ -43,6 +43,10 @@ async def test_a_write_ends_as_what_the_device_made_of_it(plant: Running, server
     assert "exception 2" in read_only["detail"]
     assert "sent" in read_only["times_ns"]
     assert "acknowledged" not in read_only["times_ns"]
+    counted = (await operator.get("/metrics")).text
+    assert [line for line in counted.splitlines() if line.startswith("holdfast_commands_total{")] == [
+        f'holdfast_commands_total{{reason="{end}"}} 1.0' for end in ("verified", "mismatch", "failed")
+    ]
 
 
 async def test_what_may_not_be_is_refused_recorded_and_never_sent(plant: Running, server: LibmodbusServer) -> None:
