@@ -196,6 +196,7 @@ class Appliance:
         self.certificates = Certificates(self.authority, state, clock)
         self.registry = Registry(state, self.certificates, self.audit, self.latest, clock, kind_of=self._kind_of)
         self.registry.on_shut = self._out_of_service
+        self.registry.on_admitted = self._in_service
         self.repairs = Repairs(self._repair_sources())
         self.jobs = Jobs(clock)
 
@@ -350,6 +351,18 @@ class Appliance:
         line = self._lines.get(device.connection)
         if line is not None:
             line.connection.out_of_service(device, line.take, self._clock)
+
+    def _in_service(self, device: Device) -> None:
+        line = self._lines.get(device.connection)
+        if line is not None and line.connection.tells_changes_alone:
+            self._tasks.create_task(self._begin_anew(device.connection, line), name=f"renewal of {device.connection}")
+
+    async def _begin_anew(self, name: str, line: _Line) -> None:
+        """A new session of a connection that goes on."""
+        await cancel(line.task)
+        if self._lines.get(name) is line:  # nobody has stopped it meanwhile
+            task = self._tasks.create_task(line.connection.keep(line.take, self._clock), name=f"connection {name}")
+            self._lines[name] = _Line(line.connection, task, line.take)
 
     async def _stop_connection(self, name: str) -> None:
         line = self._lines.pop(name)

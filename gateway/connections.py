@@ -62,6 +62,11 @@ class Connection:
                 self.out_of_service(device, take, clock)
         await links.keep(session, self.status, clock=clock, on_lost=lambda: self._fall_silent(admitted, clock))
 
+    @property
+    def tells_changes_alone(self) -> bool:
+        """Whether nothing but a new session would bring what was not taken meanwhile: of those that ask, the next scan does."""
+        return self.session is not None and not isinstance(self.session, Admitting)
+
     def out_of_service(self, device: Device, take: Take, clock: Clock) -> None:
         """Say once of every tag of ``device`` that nothing of it is taken."""
         for batch in silence(device, Quality.BAD_OUT_OF_SERVICE, clock.time_ns(), lost=True):

@@ -61,7 +61,7 @@ def metric_table() -> str:
         f"| `{family.name}{'_total' if family.type == 'counter' else ''}` | {family.type} | {_labels(family)} | {family.documentation} |"
         for family in metrics.render(metrics.snapshot([status], scans, ledger))
     ]
-    head = ["# Metrics", "", MADE, "Served in the Prometheus text format by the API at `/metrics`, and where `telemetry.metrics_port` is set.", ""]
+    head = ["# Metrics", "", MADE, "In the Prometheus text format, by the API and where `telemetry.metrics_port` is set.", ""]
     return "\n".join([*head, "| name | type | labels | meaning |", "|---|---|---|---|", *rows, ""])
 
 

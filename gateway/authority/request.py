@@ -1,4 +1,4 @@
-"""What somebody asks a certificate for: a certification request (PKCS #10, RFC 2986), judged. Pure.
+"""What somebody brings: a certification request (PKCS #10, RFC 2986), or a certificate of another authority, judged. Pure.
 
 Its key is taken, if it is good and whoever asks has it. Nothing else is: names and extensions in it are wishes of somebody whom we do
 not know, and the operation says for whom the certificate is.
@@ -35,6 +35,28 @@ def key_of(pem: str) -> PublicKey:
     if not is_proven:
         raise Unfit("the request is not signed by the key that it is for", _ADVICE)
     return _good(key)
+
+
+def shown_certificate(pem: str) -> x509.Certificate:
+    """The certificate (PEM) of a person or a program that somebody else's authority has issued. Raises Unfit, saying what is wrong."""
+    advice = "send the PEM of the one certificate that they show, without its key"
+    try:
+        found = x509.load_pem_x509_certificates(pem.encode())
+        is_authority = [each for each in found if _is_authority(each)]
+    except ValueError as error:
+        raise Unfit(f"this is no certificate that can be read ({str(error)[:200]})", advice) from None
+    if len(found) != 1:
+        raise Unfit(f"these are {len(found)} certificates", advice)
+    if is_authority:
+        raise Unfit("this is an authority's certificate, not that of somebody who enters", advice)
+    return found[0]
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _good(key: object) -> PublicKey:

@@ -124,14 +124,14 @@ class Gate:
 
     # ------------------------------------------------------------------------------------------ asking
 
-    async def carry_out(self, command: Command, *, source: Origin | str) -> Outcome:
+    async def carry_out(self, command: Command, *, source: Origin | str, reason: str = "") -> Outcome:
         """Have ``command`` carried out now or not at all; its outcome, which is recorded. ``source`` says who asked. Never raises.
 
         The same id again gets the first one's outcome, also while that one is still on its way.
         """
         origin = source if isinstance(source, Origin) else origin_of(source)
         try:
-            course = self.take(command, origin, waits=False)
+            course = self.take(command, origin, reason=reason, waits=False)
         except Conflict as conflict:
             return Outcome(command=command.id, state=OutcomeState.REFUSED, time_ns=self._clock.time_ns(), detail=conflict.detail)
         await course.ended.wait()

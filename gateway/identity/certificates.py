@@ -53,6 +53,13 @@ class Certificates:
         """By name."""
         return sorted(self._granted.values(), key=lambda each: (each.name, each.fingerprint))
 
+    def get(self, fingerprint: str) -> Granted:
+        """Raises NotThere."""
+        granted = self._granted.get(fingerprint)
+        if granted is None:
+            raise NotThere("no certificate with this fingerprint was granted", "GET /api/v1/certificate-grants lists them")
+        return granted
+
     async def grant(self, der: bytes, name: str, role: Role, tenant: str, expires_ns: int, made_by: str) -> Granted:
         """Let whoever has this certificate in as ``name``. The same again changes what it says; one that is revoked stays so."""
         known = self._granted.get(fingerprint_of(der))
@@ -71,9 +78,7 @@ class Certificates:
 
     async def revoke(self, fingerprint: str) -> None:
         """It opens nothing any more, for ever. Twice is fine. Raises NotThere."""
-        granted = self._granted.get(fingerprint)
-        if granted is None:
-            raise NotThere("no certificate with this fingerprint was granted")
+        granted = self.get(fingerprint)
         if not granted.revoked_ns:
             revoked = msgspec.structs.replace(granted, revoked_ns=self._clock.time_ns())
             self._granted[fingerprint] = revoked  # first here: whatever the disk says, it is shut

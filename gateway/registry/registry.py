@@ -130,6 +130,8 @@ class Registry:
         self.tracking = Tracking(latest, clock)
         self.on_shut: Callable[[Device], None] = lambda _device: None
         """Called once with a device of which nothing is taken from now on, so that its tags are said to be out of service."""
+        self.on_admitted: Callable[[Device], None] = lambda _device: None
+        """Called once with a device of which everything is taken again."""
 
     async def open(self) -> None:
         """Read what is kept, before the first device is asked. Where it cannot be read the gateway works without it."""
@@ -382,6 +384,8 @@ class Registry:
         device = self._latest.device(entry.name)
         if device is not None and self.refusal(entry.name) and before not in SHUT_OUT:
             self.on_shut(device)
+        elif device is not None and before in SHUT_OUT and not self.refusal(entry.name):
+            self.on_admitted(device)
         told = {"state": entry.state.value, "reason": reason, "wiped": bool(entry.wiped_ns)}
         past = {"state": before} if before else None
         self._audit.record(who=by, action="device_state", on=f"device/{entry.name}", outcome="done", before=past, after=told)

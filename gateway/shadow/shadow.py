@@ -59,7 +59,7 @@ def _0001_shadow(db: Database) -> None:
 class Gate(Protocol):
     """What carries commands out: ``gateway.commands``."""
 
-    async def carry_out(self, command: Command, *, source: Origin | str) -> Outcome: ...
+    async def carry_out(self, command: Command, *, source: Origin | str, reason: str = "") -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,7 @@ class Shadows:
         by: Principal,
         version: int | None = None,
         lifetime_s: float | None = None,
+        reason: str = "",
     ) -> None:
         """Merge ``desired`` into what is desired of ``device`` (RFC 7396: null removes). Durable when it returns.
 
@@ -189,7 +190,7 @@ class Shadows:
                 raise Outdated(
                     f"the shadow of {device.name} has version {shadow.version}, not {version}", "read it again, then decide again"
                 )
-            merged = self._merged(shadow, desired, by, lifetime_s)
+            merged = self._merged(shadow, desired, by, lifetime_s, reason)
             if merged is None:
                 return
             if sum(len(each.desired) for each in self._shadows.values()) - len(shadow.desired) + len(merged) > MOST_WISHES:
@@ -215,7 +216,9 @@ class Shadows:
         shadow.desired[tag] = again
         self._changed.set()
 
-    def _merged(self, shadow: _Shadow, desired: Mapping[str, JsonValue], by: Principal, lifetime_s: float | None) -> dict[str, Wish] | None:
+    def _merged(
+        self, shadow: _Shadow, desired: Mapping[str, JsonValue], by: Principal, lifetime_s: float | None, reason: str
+    ) -> dict[str, Wish] | None:
         """None where nothing changes: what is removed was not there."""
         merged, now_ns = dict(shadow.desired), self._clock.time_ns()
         expires_ns = 0 if lifetime_s is None else now_ns + round(lifetime_s * 1e9)
@@ -231,6 +234,7 @@ class Shadows:
                     state=WishState.PENDING,
                     by=by.called,
                     role=by.role,
+                    reason=reason,
                     set_ns=now_ns,
                     expires_ns=expires_ns,
                 )
@@ -344,7 +348,7 @@ class Shadows:
         except Unwishable as error:  # the document has changed since
             outcome = Outcome(command="", state=OutcomeState.REFUSED, time_ns=now_ns(), detail=str(error))
         else:
-            outcome = await self._gate.carry_out(command, source=Origin(kind="shadow", who=one.by, role=one.role))
+            outcome = await self._gate.carry_out(command, source=Origin(kind="shadow", who=one.by, role=one.role), reason=one.reason)
         read_back = readable.value(outcome.read_back)
         ended = wish.after(trying, outcome.state, outcome.detail, read_back, now_ns(), self._clock.monotonic())
         await self._become(device.name, shadow, tag, trying, ended)

@@ -61,6 +61,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     role: Role | None = None
     """Of whoever wished it: a wish may do what they may, also when it becomes a command weeks later."""
+    reason: str = ""
+    """Why it is wished: some tags are not written without."""
     set_ns: int
     expires_ns: int = 0
     """0: never."""

@@ -8,9 +8,11 @@ from holdfast.client.ask import Ask, Download, ask, download
 from holdfast.shapes.audit import AuditEntry, AuditVerdict
 from holdfast.shapes.certificates import (
     Certificate,
+    CertificateGrant,
     CertificateRenewal,
     CertificateRequest,
     IssuedCertificate,
+    NewCertificateGrant,
     Revocation,
     ServerCertificate,
 )
@@ -130,6 +132,26 @@ def get_authority_certificate() -> Download:
 def get_revocation_list(*, form: Literal["der", "pem"] | None = None) -> Download:
     """What the gateway's authority has revoked (RFC 5280, 5)."""
     return download("GET", "/api/v1/authority/crl", query={"form": form})
+
+
+def list_certificate_grants(*, limit: int | None = None, cursor: str | None = None) -> Ask[Page[CertificateGrant]]:
+    """Who enters with which certificate, whoever has issued it."""
+    return ask("GET", "/api/v1/certificate-grants", Page[CertificateGrant], query={"limit": limit, "cursor": cursor})
+
+
+def grant_certificate(body: NewCertificateGrant, *, idempotency_key: str | None = None) -> Ask[CertificateGrant]:
+    """Let somebody enter with a certificate of the plant's own authority.
+
+    The authority must be one of client_ca_file: TLS asks for that, and the certificate alone opens nothing.
+    """
+    return ask("POST", "/api/v1/certificate-grants", CertificateGrant, body=body, idempotency_key=idempotency_key, keyed=True)
+
+
+def revoke_certificate_grant(fingerprint: str, *, idempotency_key: str | None = None) -> Ask[CertificateGrant]:
+    """Let nobody enter with a certificate any more, at once and for ever."""
+    return ask(
+        "POST", "/api/v1/certificate-grants/{}/revocation", CertificateGrant, fingerprint, idempotency_key=idempotency_key, keyed=True
+    )
 
 
 def list_certificates(

@@ -74,6 +74,37 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reason: Annotated[Reason, Meta(examples=["key_compromise"])] = "unspecified"
 
 
+class CertificateGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate with which somebody enters, whoever has issued it."""
+
+    fingerprint: Annotated[str, Meta(description="SHA-256 of its DER, hexadecimal.", examples=["ab" * 32])]
+    name: Annotated[str, Meta(examples=["historian"])]
+    role: Annotated[RoleName, Meta(examples=["viewer"])]
+    tenant: Annotated[str, Meta(description="Whose devices are all that it sees; empty: the whole gateway.", examples=[""])]
+    expires_ns: TimeNs
+    state: Annotated[Literal["good", "ended", "revoked"], Meta(examples=["good"])]
+    made_by: Annotated[str, Meta(examples=["user:anna"])]
+    made_ns: TimeNs
+    revoked_ns: Annotated[int, Meta(description="When it was taken back, UTC, nanoseconds; 0: it was not.", examples=[0])]
+
+
+class NewCertificateGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who enters with a certificate that an authority of ``client_ca_file`` has issued."""
+
+    certificate: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=16384,
+            description="The certificate, PEM.",
+            examples=["-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n"],
+        ),
+    ]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}(?!\n)$", description="Who it is for.", examples=["historian"])]
+    role: Annotated[RoleName, Meta(description="At most one's own.", examples=["viewer"])]
+    tenant: Annotated[str, Meta(max_length=128, description="Whose devices are all that it sees; empty: everybody's.", examples=[""])] = ""
+
+
 class ServerCertificate(msgspec.Struct, frozen=True, kw_only=True):
     """The certificate that the API shows."""
 

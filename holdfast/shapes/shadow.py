@@ -34,6 +34,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     ]
     detail: Annotated[str, Meta(description="Why, where there is a reason.", examples=[""])] = ""
     by: Annotated[str, Meta(description="Who desired it.", examples=["user:anna"])]
+    reason: Annotated[str, Meta(description="Why it is desired, where somebody said so.", examples=["night setback"])] = ""
     set_ns: TimeNs
     expires_ns: Annotated[int, Meta(description="UTC until which it is tried; 0 is for ever.", examples=[0])] = 0
     applied_ns: Annotated[int, Meta(description="UTC when the device had it; 0 is never.", examples=[0])] = 0
@@ -77,6 +78,9 @@ class ShadowChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(max_length=1000, description="By tag; null desires nothing any more. What is not named stays.", examples=[{"setpoint": 21.5}]),
     ]
     version: Annotated[int, Meta(ge=0, le=2**53, description="The version that you have read.", examples=[7])] | None = None
+    reason: Annotated[
+        str, Meta(max_length=500, description="Why; some tags are not written without a reason.", examples=["night setback"])
+    ] = ""
     lifetime_s: (
         Annotated[
             float, Meta(gt=0, le=31_536_000, description="Until when to try, in seconds from now; null is for ever.", examples=[3600.0])

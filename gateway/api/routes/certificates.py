@@ -20,14 +20,18 @@ from litestar.response import Response
 from gateway import authority
 from gateway.api.operation import Asked, Given, Reach, get, note, post
 from gateway.api.paging import Cursor, Limit, page
+from gateway.authority.request import shown_certificate
 from gateway.config.api import Api
+from gateway.identity.certificates import Granted
 from gateway.identity.principal import Permission, Principal, Role
 from gateway.objections import Conflict, NotAllowed, Unavailable, Unfit
 from holdfast.shapes.certificates import (
     Certificate,
+    CertificateGrant,
     CertificateRenewal,
     CertificateRequest,
     IssuedCertificate,
+    NewCertificateGrant,
     Revocation,
     ServerCertificate,
 )
@@ -39,6 +43,7 @@ CACHED: Final = {"Cache-Control": "public, max-age=300"}
 
 Form = Annotated[Literal["der", "pem"], Parameter(description="Form of the list.")]
 Purpose = Annotated[Literal["principal", "device"] | None, Parameter(description="Only those for people and programs, or for devices.")]
+Fingerprint = Annotated[str, Parameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the certificate's DER, hexadecimal.")]
 Serial = Annotated[str, Parameter(pattern=r"^[0-9a-f]{1,40}$", description="Serial number, hexadecimal, lower case.")]
 
 
@@ -157,8 +162,7 @@ async def get_certificate(services: Given, serial: Serial) -> Certificate:
 async def issue_certificate(request: Asked, services: Given, data: JSONBody[CertificateRequest]) -> IssuedCertificate:
     role = Role(data.role)
     _must_be_given(request.user, role)
-    if data.tenant and data.tenant not in {tenant.name for tenant in services.site().tenants}:
-        raise Unfit(f"the site has no tenant {data.tenant!r}", "name one of tenants, or none")
+    _must_be_tenant(services, data.tenant)
     made = await services.certificates.issue(
         data.csr, purpose="principal", name=data.name, days=data.days, made_by=request.user.called, role=data.role, tenant=data.tenant
     )
@@ -214,6 +218,78 @@ async def revoke_certificate(request: Asked, services: Given, serial: Serial, da
     return shown(revoked, services.clock.time_ns())
 
 
+@get(
+    "/certificate-grants",
+    id="list_certificate_grants",
+    permission=Permission.MANAGE_CERTIFICATES,
+    reach=Reach.GATEWAY,
+    tag="certificates",
+    summary="Who enters with which certificate, whoever has issued it",
+)
+async def list_certificate_grants(services: Given, limit: Limit = 100, cursor: Cursor = None) -> Page[CertificateGrant]:
+    await services.identity.open()
+    now_ns = services.clock.time_ns()
+    some = sorted(services.identity.certificates.all(), key=lambda each: each.fingerprint)
+    return page(some, lambda each: each.fingerprint, lambda each: _grant_shown(each, now_ns), limit=limit, cursor=cursor)
+
+
+@post(
+    "/certificate-grants",
+    id="grant_certificate",
+    permission=Permission.MANAGE_CERTIFICATES,
+    reach=Reach.GATEWAY,
+    tag="certificates",
+    summary="Let somebody enter with a certificate of the plant's own authority",
+    problems=[409],
+)
+async def grant_certificate(request: Asked, services: Given, data: JSONBody[NewCertificateGrant]) -> CertificateGrant:
+    """The authority must be one of client_ca_file: TLS asks for that, and the certificate alone opens nothing."""
+    role = Role(data.role)
+    _must_be_given(request.user, role)
+    _must_be_tenant(services, data.tenant)
+    found = shown_certificate(data.certificate)
+    await services.identity.open()
+    der, ends_ns = found.public_bytes(Encoding.DER), round(found.not_valid_after_utc.timestamp()) * 10**9
+    granted = await services.identity.certificates.grant(der, data.name, role, data.tenant, ends_ns, request.user.called)
+    if granted.revoked_ns:
+        raise Conflict("this certificate was taken back, and stays so", "have them make a new one")
+    told = _grant_shown(granted, services.clock.time_ns())
+    note(request, on=f"certificate/{granted.fingerprint}", after={"name": data.name, "role": data.role, "tenant": data.tenant})
+    return told
+
+
+@post(
+    "/certificate-grants/{fingerprint:str}/revocation",
+    id="revoke_certificate_grant",
+    permission=Permission.MANAGE_CERTIFICATES,
+    reach=Reach.GATEWAY,
+    tag="certificates",
+    summary="Let nobody enter with a certificate any more, at once and for ever",
+    status=200,
+    problems=[404],
+)
+async def revoke_certificate_grant(request: Asked, services: Given, fingerprint: Fingerprint) -> CertificateGrant:
+    await services.identity.open()
+    before = services.identity.certificates.get(fingerprint)
+    await services.identity.certificates.revoke(fingerprint)
+    note(request, on=f"certificate/{fingerprint}", before={"revoked": bool(before.revoked_ns)}, after={"name": before.name})
+    return _grant_shown(services.identity.certificates.get(fingerprint), services.clock.time_ns())
+
+
+def _grant_shown(each: Granted, now_ns: int) -> CertificateGrant:
+    return CertificateGrant(
+        fingerprint=each.fingerprint,
+        name=each.name,
+        role=each.role.value,
+        tenant=each.tenant,
+        expires_ns=each.expires_ns,
+        state="revoked" if each.revoked_ns else "good" if now_ns < each.expires_ns else "ended",
+        made_by=each.made_by,
+        made_ns=each.made_ns,
+        revoked_ns=each.revoked_ns,
+    )
+
+
 def shown(each: authority.Certificate, now_ns: int) -> Certificate:
     return Certificate(
         serial=each.serial,
@@ -244,6 +320,11 @@ def _state(each: authority.Certificate, now_ns: int) -> Literal["good", "not-yet
 
 def _told(each: authority.Certificate) -> dict[str, str | int]:
     return {"serial": each.serial, "name": each.name, "role": each.role, "tenant": each.tenant, "not_after_ns": each.not_after_ns}
+
+
+def _must_be_tenant(services: Given, tenant: str) -> None:
+    if tenant and tenant not in {each.name for each in services.site().tenants}:
+        raise Unfit(f"the site has no tenant {tenant!r}", "name one of tenants, or none")
 
 
 def _must_be_given(user: Principal, role: Role) -> None:
@@ -302,4 +383,7 @@ OPERATIONS: Final = (
     issue_certificate,
     renew_certificate,
     revoke_certificate,
+    list_certificate_grants,
+    grant_certificate,
+    revoke_certificate_grant,
 )

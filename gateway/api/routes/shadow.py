@@ -70,9 +70,9 @@ async def change_shadow(request: Asked, services: Given, sight: Seen, device: De
     before = services.shadows.standing(one)
     if "if-match" in request.headers:
         must_match(request, await asyncio.to_thread(_shown, before))
-    await services.shadows.change(one, data.desired, by=request.user, version=data.version, lifetime_s=data.lifetime_s)
+    await services.shadows.change(one, data.desired, by=request.user, version=data.version, lifetime_s=data.lifetime_s, reason=data.reason)
     had = {tag: before.desired[tag].value if tag in before.desired else None for tag in data.desired}
-    note(request, on=device, before=had, after=data.desired)
+    note(request, on=device, before=had, after=data.desired, detail=data.reason)
     return await asyncio.to_thread(_shown, services.shadows.standing(one))
 
 

@@ -28,6 +28,7 @@ from tests.peers.libmodbus import LibmodbusServer
 
 OPENSSL = shutil.which("openssl")
 DAY = datetime.timedelta(days=1)
+GRANTS = "/api/v1/certificate-grants"
 
 
 def request_of(folder: Path, name: str, kind: str = "ec") -> str:
@@ -224,12 +225,19 @@ async def test_one_brings_ones_own_certificate_and_ones_own_clients(
         context.load_cert_chain(pki.client.cert_file, pki.client.key_file)
         caller = plant.client(verify=context)
         assert (await caller.get("/api/v1/gateway")).status_code == 401, "it was not granted"
-        der = ssl.PEM_cert_to_DER_cert(pki.client.cert_file.read_text())
-        await plant.appliance.identity.open()
-        granted = await plant.appliance.identity.certificates.grant(der, "plant-it", Role.VIEWER, "", 2**62, "test")
+        engineer = plant.client(await plant.token(Role.ENGINEER), verify=ssl.create_default_context(cafile=pki.ca_file))
+        wish = {"certificate": pki.client.cert_file.read_text(), "name": "plant-it"}
+        assert (await engineer.post(GRANTS, json={**wish, "role": "administrator"})).status_code == 403, "more than one's own role"
+        for wrong in (pki.ca_file.read_text(), wish["certificate"] * 2, "none"):
+            assert (await engineer.post(GRANTS, json={**wish, "role": "viewer", "certificate": wrong})).status_code == 400
+        granted = (await engineer.post(GRANTS, json={**wish, "role": "viewer"})).json()
         assert (await caller.get("/api/v1/gateway")).status_code == 200
-        await plant.appliance.identity.certificates.revoke(granted.fingerprint)
+        assert (await caller.get(GRANTS)).status_code == 403
+        taken_back = await engineer.post(f"{GRANTS}/{granted['fingerprint']}/revocation")
+        assert (granted["state"], taken_back.json()["state"]) == ("good", "revoked")
         assert (await caller.get("/api/v1/gateway")).status_code == 401
+        assert (await engineer.post(GRANTS, json={**wish, "role": "viewer"})).status_code == 409, "what was taken back stays so"
+        assert [each["name"] for each in (await engineer.get(GRANTS)).json()["items"]] == ["plant-it"]
         before = await asyncio.to_thread(shown_by, plant)
         pki.server.cert_file.write_bytes(other.server.cert_file.read_bytes())  # its key is not there yet
         await until("it was looked at", lambda: "certificate_not_taken_over" in caplog.text)

@@ -21,6 +21,7 @@ from tests.peers.coap import coap_client
 from tests.peers.http_sender import HttpSender
 from tests.peers.libmodbus import LibmodbusServer, registers
 from tests.peers.mosquitto import Mosquitto
+from tests.peers.opcua import URI, OpcUaServer
 
 TAG: Final = {"name": "level", "kind": "float64", "at": "$.level"}
 REASON: Final = {"reason": "a test"}
@@ -325,3 +326,25 @@ async def test_how_devices_are(site: Site) -> None:
     silent = (await viewer.get("/api/v1/registry/press-2")).json()["device"]["health"]
     assert (silent["last_seen_ns"], silent["good_now"]) == (0, 0.0)
     assert silent["budget_left"] < 0
+
+
+async def test_a_device_that_tells_changes_alone_says_all_it_has_when_it_is_taken_again(
+    server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """An OPC UA server (node-opcua) that has nothing new to tell: after a suspension its value is good again all the same."""
+    async with OpcUaServer() as opcua:
+        tags = [{"name": "level", "kind": "uint16", "at": f"nsu={URI};s=one/level"}]
+        line = {"type": "opcua", "name": "press", "endpoint": opcua.endpoint, "security": {"policy": "none"}}
+        one = site_of(server, free_port(), connections=[line | {"devices": [{"name": "plc", "tags": tags}]}])
+        async with gateway(one, tmp_path) as plant:
+
+            def quality() -> int:
+                device = plant.appliance.latest.device("plc")
+                return int(plant.appliance.latest.batches(device)[0].quality[0]) if device else -1
+
+            technician = await plant.as_role(Role.TECHNICIAN)
+            await until("it is read", lambda: quality() == Quality.GOOD)
+            await changed(technician, "plc", "suspended")
+            await until("it is out of service", lambda: quality() == Quality.BAD_OUT_OF_SERVICE)
+            await changed(technician, "plc", "active")
+            await until("it is read again", lambda: quality() == Quality.GOOD)

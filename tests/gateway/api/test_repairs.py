@@ -13,7 +13,7 @@ from gateway.identity.principal import Permission, Role
 from gateway.links import State
 from tests.gateway.api.conftest import DEADLINE_S, TENANT, Running, gateway, site_of, until
 from tests.peers.libmodbus import LibmodbusServer
-from tests.peers.opcua import OpcUaServer
+from tests.peers.opcua import URI, OpcUaServer
 
 REPAIRS = "/api/v1/repairs"
 
@@ -104,7 +104,7 @@ async def test_the_certificate_of_an_opcua_server_is_trusted_at_a_press(
 ) -> None:
     """The server is node-opcua: refused at first, recorded, trusted, and then connected."""
     async with OpcUaServer(secure=True) as opcua:
-        tags = [{"name": "pressure", "kind": "float64", "at": "ns=1;s=one.pressure"}]
+        tags = [{"name": "pressure", "kind": "float64", "at": f"nsu={URI};s=one/pressure"}]
         line = {
             "type": "opcua",
             "name": "press",

@@ -201,8 +201,8 @@ async def test_each_sees_and_wishes_what_it_may(plant: Running) -> None:
 
 
 async def test_a_wish_may_do_what_whoever_wished_it_may(server: LibmodbusServer, tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """A rule that asks for an engineer holds for the shadow too: it is no way around it."""
-    rules = {"rules": [{"tags": ["setpoint"], "least_role": "engineer"}]}
+    """A rule that asks for an engineer, and for a reason, holds for the shadow too: it is no way around it."""
+    rules = {"rules": [{"tags": ["setpoint"], "least_role": "engineer", "needs_reason": True}]}
     async with gateway(site_of(server, free_port(), commands=rules), tmp_path) as plant:
         operator, engineer = await plant.as_role(Role.OPERATOR), await plant.as_role(Role.ENGINEER)
         await until("the meter is read", lambda: _present(plant))
@@ -211,5 +211,13 @@ async def test_a_wish_may_do_what_whoever_wished_it_may(server: LibmodbusServer,
         assert "engineer" in (await shadow(operator))["desired"]["setpoint"]["detail"]
         assert await server.get(1, "holding", 10) == [7]
         await engineer.patch(SHADOW, json={"desired": {"setpoint": 21}})
+        await until("a reason is asked for", lambda: "say why" in _detail(plant))
+        await engineer.patch(SHADOW, json={"desired": {"setpoint": 21}, "reason": "night setback"})
         await becomes(plant, "in-sync")
         assert await server.get(1, "holding", 10) == [21]
+
+
+def _detail(plant: Running) -> str:
+    device = plant.appliance.latest.device("meter-1")
+    assert device is not None
+    return plant.appliance.shadows.standing(device).desired["setpoint"].detail
