@@ -31,10 +31,10 @@ CLOSE_S: Final = 3.0
 
 
 class Doorway:
-    """Accepts on ``sock`` and gives each connection a protocol of ``make``."""
+    """Accepts on ``sock`` and gives each connection a protocol of ``make``, and the ``context`` of that moment to shake hands with."""
 
     def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], limits: Limits, clock: Clock
+        self, sock: socket.socket, context: Callable[[], ssl.SSLContext], make: Callable[[], asyncio.Protocol], limits: Limits, clock: Clock
     ) -> None:
         self._sock = sock
         self._context = context
@@ -77,7 +77,7 @@ class Doorway:
         """A handshake that fails, or takes too long, ends the connection, and concerns nobody else."""
         try:
             transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                self._make, connection, ssl=self._context, ssl_handshake_timeout=self._limits.patience_s, ssl_shutdown_timeout=CLOSE_S
+                self._make, connection, ssl=self._context(), ssl_handshake_timeout=self._limits.patience_s, ssl_shutdown_timeout=CLOSE_S
             )
         except (OSError, asyncio.CancelledError) as failed:  # ssl's errors are OSErrors
             with contextlib.suppress(OSError):

@@ -72,15 +72,15 @@ class ApiServer:
         """Serve until cancelled. Raises Refused where the address cannot be listened on, Misfit where the certificate cannot be used."""
         await self._services.certificates.open()
         trust = Trust(self._options, self._services)
-        context = await asyncio.to_thread(trust.context)
+        await asyncio.to_thread(trust.take_over)
         limits = self._options.limits
         app = Limited(make(self._services), limits, self._services.clock)
         with _bound(self._options) as sock:
-            server = _Server(_config(app, context))
+            server = _Server(_config(app, trust.now))
             task = asyncio.create_task(server.serve())
-            doorway = Doorway(sock, context, _protocols(server, limits.patience_s), limits, self._services.clock)
+            doorway = Doorway(sock, lambda: trust.now, _protocols(server, limits.patience_s), limits, self._services.clock)
             door = asyncio.create_task(doorway.keep())
-            fresh = asyncio.create_task(trust.keep_fresh(context))
+            fresh = asyncio.create_task(trust.keep_fresh())
             try:
                 while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells nobody
                     await asyncio.sleep(0.01)
@@ -104,7 +104,7 @@ class ApiServer:
 async def must_be_usable(options: Api, services: Services, *, bind: bool) -> None:
     """Raises Misfit or Refused where an API with ``options`` could not serve; ``bind`` tries its address too."""
     await services.certificates.open()
-    await asyncio.to_thread(Trust(options, services).context)
+    await asyncio.to_thread(Trust(options, services).take_over)
     if bind:
         with _bound(options):
             pass

@@ -1,6 +1,7 @@
 """The TLS of the API: its own certificate, whose clients' certificates may be shown, and what is revoked; all of it while it runs.
 
-The context that serves is changed in place: handshakes that begin afterwards see the new certificate and the new list. Sessions are
+What changes makes a new context, which handshakes that begin afterwards are given: one that serves is never changed, for OpenSSL does
+not keep apart who changes a context and who shakes hands with it (SSL_CTX_use_certificate(3)). Sessions are
 not resumed, for that would skip the look at the list. With authorities of the site's own and no list of theirs, nobody's list is
 looked at in the handshake (OpenSSL asks for all or none): a certificate that is revoked is refused by the identity then, for each
 request is held against what was granted.
@@ -34,11 +35,22 @@ class Trust:
         self._options = options
         self._services = services
         self._seen: dict[Path, _Stamp] = {}
+        self._now: ssl.SSLContext | None = None
 
-    def context(self) -> ssl.SSLContext:
-        """Raises Misfit where a file cannot be used. For a thread."""
+    @property
+    def now(self) -> ssl.SSLContext:
+        """What a handshake that begins now is given. ``take_over`` comes first."""
+        assert self._now is not None, "take_over comes first"
+        return self._now
+
+    def take_over(self) -> None:
+        """Make ``now`` of the files as they are. Raises Misfit where one cannot be used: then nothing changes. For a thread."""
+        self._now = self._context()
+        self._is_new()
+
+    def _context(self) -> ssl.SSLContext:
         try:
-            context = self._checked()
+            context = self._with_own()
             authority = self._services.authority
             context.load_verify_locations(authority.certificate_file)
             if self._options.client_ca_file:
@@ -52,10 +64,9 @@ class Trust:
             raise Misfit(text) from error
         context.verify_mode = ssl.CERT_OPTIONAL
         context.num_tickets = 0
-        self._is_new()
         return context
 
-    async def keep_fresh(self, context: ssl.SSLContext) -> None:
+    async def keep_fresh(self) -> None:
         """Until cancelled: take over what changes. What cannot be used is said, and the one before goes on serving."""
         changed = self._services.certificates.changed
         while True:
@@ -65,7 +76,7 @@ class Trust:
             changed.clear()
             try:
                 await self._services.certificates.refresh()
-                await asyncio.to_thread(self._take_over, context)
+                await asyncio.to_thread(self._look)
             except (Misfit, Unavailable, OSError) as error:
                 log.error("certificate_not_taken_over", trouble=str(error), advice="the one before goes on serving")
 
@@ -81,7 +92,7 @@ class Trust:
             return Path(self._options.cert_file), Path(self._options.key_file or self._options.cert_file)
         return self._services.authority.server_files(self._options.names)
 
-    def _checked(self) -> ssl.SSLContext:
+    def _with_own(self) -> ssl.SSLContext:
         """A context with the API's own certificate. Raises Misfit."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -99,15 +110,11 @@ class Trust:
             advice = "give a PEM certificate and its own key in cert_file and key_file of api"
             raise Misfit(f"the API's certificate ({where}) cannot be used: {error}: {advice}") from error
 
-    def _take_over(self, context: ssl.SSLContext) -> None:
+    def _look(self) -> None:
         self._pair()  # the own one is renewed where it is due
-        if not self._is_new():
-            return
-        self._checked()  # tried apart, so that one that does not fit its key changes nothing
-        self._load_own(context)
-        for file in self._lists:
-            context.load_verify_locations(file)
-        log.info("certificate_taken_over")
+        if self._is_new():
+            self._now = self._context()
+            log.info("certificate_taken_over")
 
     def _is_new(self) -> bool:
         """Whether a file is another one than when this was last asked."""

@@ -37,10 +37,10 @@ LOOK_S: Final = 1.0
 RECORDS_AT_ONCE: Final = 1000
 FROM_FILES: Final = 256
 FROM_WRITER: Final = 64
-FOLD_VALUES: Final = 200_000
-MOST_GATHERED: Final = 1_000_000
+FOLD_VALUES: Final = 500_000
+MOST_GATHERED: Final = 1_500_000
 """Values that may wait to be folded, each some 30 bytes: beyond them the files are read later."""
-FOLD_AFTER_S: Final = 10.0
+FOLD_AFTER_S: Final = 20.0
 """What gathers is folded at the latest then: rows of one device fold together, and the more there are the less each costs."""
 MOST_FRESH_BYTES: Final = 32 * 1024 * 1024
 GRACE_S: Final = 5.0

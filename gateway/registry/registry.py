@@ -173,11 +173,14 @@ class Registry:
 
     async def look(self) -> None:
         """Sample every device once; who was heard for the first time is active now."""
+        steps: list[Callable[[Database], None]] = []
         for name in await self.tracking.sample():
             entry = self._entries.get(name)
             if entry is None or entry.state in (LifeState.REGISTERED, LifeState.PROVISIONED):
-                with contextlib.suppress(NotThere, Conflict):  # it has gone, or somebody decided otherwise, since it was looked at
-                    await self._step(self.get(name), LifeState.ACTIVE, "gateway", "it has given a good value")
+                with contextlib.suppress(NotThere):  # it has gone since it was looked at
+                    steps.append(self._stepped(self.get(name), LifeState.ACTIVE, "gateway", "it has given a good value")[1])
+        if steps:  # in one go: a disk may need a second for each
+            await self._state.do(lambda db: [step(db) for step in steps])
 
     # ------------------------------------------------------------------------------------------------ what drivers ask
 
@@ -374,12 +377,21 @@ class Registry:
         if to not in FOLLOWS[entry.state] and entry.state is not to:
             allowed = ", ".join(sorted(each.value for each in FOLLOWS[entry.state]))
             raise Conflict(f"{entry.name} is {entry.state.value} and cannot become {to.value}", f"it can become {allowed}")
-        now_ns = self._clock.time_ns()
-        stepped = msgspec.structs.replace(entry, state=to, since_ns=now_ns, reason=reason, by=by, made_ns=entry.made_ns or now_ns)
-        await self._keep(stepped, entry.state.value, by, reason)
+        stepped, step = self._stepped(entry, to, by, reason)
+        await self._state.do(step)
         return stepped
 
+    def _stepped(self, entry: Entry, to: LifeState, by: str, reason: str) -> tuple[Entry, Callable[[Database], None]]:
+        """What it is now, and what makes that durable."""
+        now_ns = self._clock.time_ns()
+        stepped = msgspec.structs.replace(entry, state=to, since_ns=now_ns, reason=reason, by=by, made_ns=entry.made_ns or now_ns)
+        return stepped, self._noted(stepped, entry.state.value, by, reason)
+
     async def _keep(self, entry: Entry, before: str, by: str, reason: str) -> None:
+        await self._state.do(self._noted(entry, before, by, reason))
+
+    def _noted(self, entry: Entry, before: str, by: str, reason: str) -> Callable[[Database], None]:
+        """Let everybody know what ``entry`` has become; what makes it durable."""
         self._hold(entry)
         device = self._latest.device(entry.name)
         if device is not None and self.refusal(entry.name) and before not in SHUT_OUT:
@@ -404,7 +416,7 @@ class Registry:
             db.table("device").upsert(row, pk="name")
             db.table("device_step").insert(step)
 
-        await self._state.do(write)
+        return write
 
     def _hold(self, entry: Entry) -> None:
         self._entries[entry.name] = entry

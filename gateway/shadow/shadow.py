@@ -11,7 +11,7 @@ flash disk bears that for decades. After a power cut they may be so much older, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -46,6 +46,8 @@ KEEP_S: Final = 600.0
 DEADLINE_S: Final = 30.0
 """For a command that a wish becomes."""
 DEVICES_AT_ONCE: Final = 16
+KEPT_AT_ONCE: Final = 200
+"""Devices whose reported values are written together."""
 PORTION: Final = 20
 """Devices that are looked at before the loop may do something else."""
 
@@ -269,11 +271,13 @@ class Shadows:
             await self._clock.sleep_until(self._clock.monotonic() + LOOK_S)
 
     async def _keep(self) -> None:
-        """Write what was reported, where it has changed."""
-        for name, known in list(self._known.items()):
-            if known.changed:
+        """Write what was reported, where it has changed: many devices in one go, for a disk may need a second for each."""
+        changed = [(name, known) for name, known in self._known.items() if known.changed]
+        for first in range(0, len(changed), KEPT_AT_ONCE):
+            some = changed[first : first + KEPT_AT_ONCE]
+            for _, known in some:
                 known.changed = False
-                await self._store(_reported_of(name, known.all()))
+            await self._store(_all_of([_reported_of(name, known.all()) for name, known in some]))
 
     async def _store(self, work: Callable[[Database], None]) -> None:
         """What nobody waits for: a disk that says no is told once, and everything goes on."""
@@ -445,6 +449,14 @@ def _wish_of(device: str, tag: str, one: Wish) -> Callable[[Database], None]:
 
     def work(db: Database) -> None:
         db.execute(_WISH, [_text(one), device, tag, one.version])
+
+    return work
+
+
+def _all_of(works: Sequence[Callable[[Database], None]]) -> Callable[[Database], None]:
+    def work(db: Database) -> None:
+        for each in works:
+            each(db)
 
     return work
 

@@ -167,6 +167,26 @@ async def test_the_apis_own_certificate_is_renewed_while_it_runs(plant: Running)
     assert (await plant.client().get("/healthz")).status_code == 200
 
 
+async def test_no_handshake_fails_while_the_certificate_changes(plant: Running) -> None:
+    engineer, context = await plant.as_role(Role.ENGINEER), plant.context
+    over = asyncio.Event()
+
+    async def knock() -> int:
+        count = 0
+        while not over.is_set():
+            async with httpx.AsyncClient(base_url=plant.url, verify=context, timeout=20) as nobody:
+                assert (await nobody.get("/healthz")).status_code == 200
+            count += 1
+        return count
+
+    knocking = [asyncio.create_task(knock()) for _ in range(4)]
+    for _ in range(10):
+        assert (await engineer.post("/api/v1/authority/api-certificate/renewal")).status_code == 200
+        await asyncio.sleep(0.05)  # so that handshakes come between
+    over.set()
+    assert sum(await asyncio.gather(*knocking)) > 10
+
+
 async def test_one_renews_for_the_same_name_and_the_old_one_stays_good_until_revoked(plant: Running, tmp_path: Path) -> None:
     engineer = await plant.as_role(Role.ENGINEER)
     told = await certificate_of(plant, tmp_path, "historian", engineer)
@@ -252,4 +272,4 @@ async def test_a_certificate_that_does_not_fit_its_key_is_named(plant: Running, 
     pki, other = await asyncio.to_thread(make_pki, tmp_path / "a"), await asyncio.to_thread(make_pki, tmp_path / "b")
     options = Api(cert_file=str(pki.server.cert_file), key_file=str(other.server.key_file))
     with pytest.raises(Misfit, match=r"server\.pem.*give a PEM certificate and its own key in cert_file and key_file of api"):
-        await asyncio.to_thread(trust.Trust(options, plant.appliance._services()).context)
+        await asyncio.to_thread(trust.Trust(options, plant.appliance._services()).take_over)

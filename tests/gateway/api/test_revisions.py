@@ -179,7 +179,7 @@ async def test_the_api_removes_itself_only_on_trial(plant: Running) -> None:
     del wanted["api"]
     refused = await engineer.post(f"{V1}/revisions", json={"document": wanted})
     assert (refused.status_code, "removes the API" in refused.json()["detail"]) == (409, True)
-    await applied(engineer, wanted, confirm_within_s=2)
+    await applied(engineer, wanted, confirm_within_s=6)
     await until("it is gone", lambda: not any(one.kind == "api" for one in plant.appliance.statuses))
     await eventually("it is back", lambda: answers(engineer))
     items = (await engineer.get(f"{V1}/revisions")).json()["items"]
