@@ -20,10 +20,10 @@ from litestar.enums import ScopeType
 from litestar.exceptions import ClientException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api import problems
 from gateway.config.api import Limits
 from gateway.identity.attempts import place
 from gateway.objections import Objection, TooMany, Unavailable
-from holdfast.shapes.common import ProblemDetails
 from protocols.clock import Clock
 
 log = structlog.get_logger("holdfast.api")
@@ -176,17 +176,9 @@ class _Exchange:
 async def _refuse(objection: Objection, path: str, send: Send) -> None:
     status = 429 if isinstance(objection, TooMany) else 503
     wait = math.ceil(objection.retry_after_s) if isinstance(objection, TooMany) else RETRY_AFTER_S
-    told = ProblemDetails(
-        type=f"urn:holdfast:problem:{objection.code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=objection.detail,
-        instance=path,
-        advice=objection.advice,
-    )
-    body = msgspec.json.encode(told)
+    body = msgspec.json.encode(problems.details(status, objection.code, objection.detail, objection.advice, path))
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", problems.MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"retry-after", str(wait).encode()),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -71,6 +72,19 @@ def of_bug(request: _Request, error: Exception) -> Response[ProblemDetails]:
     return _answer(request, 500, "internal", "the gateway failed at this", "its log says more; nothing else is touched by it", [])
 
 
+def details(status: int, code: str, detail: str, advice: str, path: str, faults: Sequence[Fault] = ()) -> ProblemDetails:
+    """What every refusal says, whichever way it is sent."""
+    return ProblemDetails(
+        type=f"urn:holdfast:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=path,
+        advice=advice,
+        problems=list(faults),
+    )
+
+
 def _fault(problem: Any) -> Fault:  # Any: a Problem, which may have a line
     line = getattr(problem, "line", 0)
     return Fault(path=problem.path, message=problem.message, advice=problem.advice, severity=problem.severity, line=line)
@@ -83,16 +97,7 @@ def _said(extra: dict[str, Any]) -> Fault:  # Any: Litestar's own
 def _answer(
     request: _Request, status: int, code: str, detail: str, advice: str, faults: list[Fault], headers: dict[str, str] | None = None
 ) -> Response[ProblemDetails]:
-    title = HTTPStatus(status).phrase
-    told = ProblemDetails(
-        type=f"urn:holdfast:problem:{code}",
-        title=title,
-        status=status,
-        detail=detail,
-        instance=request.url.path,
-        advice=advice,
-        problems=faults,
-    )
+    told = details(status, code, detail, advice, request.url.path, faults)
     request.state.refusal = detail
     return Response(told, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 

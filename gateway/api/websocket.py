@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 from asyncio.transports import BaseTransport
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +21,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from gateway.api import operation, problems
 from gateway.objections import NotAllowed, Objection, Unknown
-from holdfast.shapes.common import ProblemDetails
 
 MOST_BUFFER: Final = 64 * 1024
 MOST_MESSAGE: Final = 64 * 1024
@@ -69,14 +67,7 @@ def must_be_own_page(scope: Scope) -> None:
 async def refuse(objection: Objection, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a handshake with problem details."""
     status = problems.STATUS[type(objection)]
-    told = ProblemDetails(
-        type=f"urn:holdfast:problem:{objection.code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=objection.detail,
-        instance=scope["path"],
-        advice=objection.advice,
-    )
+    told = problems.details(status, objection.code, objection.detail, objection.advice, scope["path"])
     headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
     if isinstance(objection, Unknown):
         headers.append((b"www-authenticate", b'Bearer realm="holdfast"'))

@@ -119,13 +119,13 @@ class Certificates:
         der = signed.public_bytes(Encoding.DER)
         made = Certificate(
             serial=f"{signed.serial_number:x}",
-            fingerprint=hashlib.sha256(der).hexdigest(),
+            fingerprint=fingerprint_of(der),
             purpose=purpose,
             name=name,
             role=role,
             tenant=tenant,
-            not_before_ns=_ns(signed.not_valid_before_utc),
-            not_after_ns=_ns(signed.not_valid_after_utc),
+            not_before_ns=ns_of(signed.not_valid_before_utc),
+            not_after_ns=ns_of(signed.not_valid_after_utc),
             made_by=made_by,
             made_ns=self._clock.time_ns(),
             pem=signed.public_bytes(Encoding.PEM).decode(),
@@ -172,7 +172,7 @@ class Certificates:
 
     def find(self, der: bytes) -> Certificate | None:
         """The one that we have issued with just these bytes, good or not."""
-        serial = self._by_fingerprint.get(hashlib.sha256(der).hexdigest())
+        serial = self._by_fingerprint.get(fingerprint_of(der))
         return self._held[serial] if serial else None
 
     def of(self, purpose: Purpose, name: str) -> list[Certificate]:
@@ -204,7 +204,7 @@ class Certificates:
         if known is None:
             self._elsewhere[each.serial_number] = Revoked(each.serial_number, each.revocation_date_utc)
         elif not known.revoked_ns:
-            self._hold(msgspec.structs.replace(known, revoked_ns=_ns(each.revocation_date_utc), reason="unspecified"))
+            self._hold(msgspec.structs.replace(known, revoked_ns=ns_of(each.revocation_date_utc), reason="unspecified"))
 
     async def _make_room(self) -> None:
         if len(self._held) < MOST:
@@ -241,5 +241,11 @@ def _revoked(certificate: Certificate) -> Revoked:
     return Revoked(int(certificate.serial, 16), datetime.fromtimestamp(certificate.revoked_ns // 10**9, tz=UTC), reason)
 
 
-def _ns(moment: datetime) -> int:
+def fingerprint_of(der: bytes) -> str:
+    """What a certificate is known by: SHA-256 of its DER, hex."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def ns_of(moment: datetime) -> int:
+    """A moment in a certificate, which has whole seconds, as nanoseconds UTC."""
     return round(moment.timestamp()) * 10**9

@@ -5,11 +5,11 @@ A certificate that the gateway's authority has signed and that was not granted h
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
 
+from gateway.authority.certificates import fingerprint_of
 from gateway.identity.principal import Principal, Role
 from gateway.objections import NotThere
 from gateway.state import State
@@ -88,7 +88,3 @@ class Certificates:
         row: dict[str, Any] = {**msgspec.structs.asdict(granted), "role": granted.role.value}  # Any: the columns of a row
         await self._state.do(lambda db: db.table("certificate_principal").upsert(row, pk="fingerprint"))
         self._granted[granted.fingerprint] = granted
-
-
-def fingerprint_of(der: bytes) -> str:
-    return hashlib.sha256(der).hexdigest()

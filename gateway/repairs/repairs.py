@@ -19,6 +19,7 @@ from cryptography import x509
 from sqlite_utils import Database, Migrations
 
 from gateway.audit import Audit
+from gateway.authority.certificates import ns_of
 from gateway.commands import Gate
 from gateway.config import model
 from gateway.connections import Connection
@@ -243,7 +244,7 @@ def _until(file: Path, before: tuple[tuple[str, int], int]) -> tuple[tuple[str, 
         certificate = x509.load_pem_x509_certificate(file.read_bytes()[: certificates.MAX_FILE])
     except (OSError, ValueError):
         return ("", 0), 0  # whether it can be used at all is the API's own trouble, which is a fault as well
-    return mark, round(certificate.not_valid_after_utc.timestamp() * 1e9)
+    return mark, ns_of(certificate.not_valid_after_utc)
 
 
 def _drift(revisions: Revisions) -> str:

@@ -20,11 +20,12 @@ from litestar.response import Response
 from gateway import authority
 from gateway.api.operation import Asked, Given, Reach, get, note, post
 from gateway.api.paging import Cursor, Limit, page
+from gateway.authority.certificates import ns_of
 from gateway.authority.request import shown_certificate
 from gateway.config.api import Api
 from gateway.identity.certificates import Granted
 from gateway.identity.principal import Permission, Principal, Role
-from gateway.objections import Conflict, NotAllowed, Unavailable, Unfit
+from gateway.objections import Conflict, NotAllowed, Unavailable
 from holdfast.shapes.certificates import (
     Certificate,
     CertificateGrant,
@@ -162,7 +163,7 @@ async def get_certificate(services: Given, serial: Serial) -> Certificate:
 async def issue_certificate(request: Asked, services: Given, data: JSONBody[CertificateRequest]) -> IssuedCertificate:
     role = Role(data.role)
     _must_be_given(request.user, role)
-    _must_be_tenant(services, data.tenant)
+    services.identity.accounts.must_be_tenant(data.tenant)
     made = await services.certificates.issue(
         data.csr, purpose="principal", name=data.name, days=data.days, made_by=request.user.called, role=data.role, tenant=data.tenant
     )
@@ -246,10 +247,10 @@ async def grant_certificate(request: Asked, services: Given, data: JSONBody[NewC
     """The authority must be one of client_ca_file: TLS asks for that, and the certificate alone opens nothing."""
     role = Role(data.role)
     _must_be_given(request.user, role)
-    _must_be_tenant(services, data.tenant)
+    services.identity.accounts.must_be_tenant(data.tenant)
     found = shown_certificate(data.certificate)
     await services.identity.open()
-    der, ends_ns = found.public_bytes(Encoding.DER), round(found.not_valid_after_utc.timestamp()) * 10**9
+    der, ends_ns = found.public_bytes(Encoding.DER), ns_of(found.not_valid_after_utc)
     granted = await services.identity.certificates.grant(der, data.name, role, data.tenant, ends_ns, request.user.called)
     if granted.revoked_ns:
         raise Conflict("this certificate was taken back, and stays so", "have them make a new one")
@@ -322,11 +323,6 @@ def _told(each: authority.Certificate) -> dict[str, str | int]:
     return {"serial": each.serial, "name": each.name, "role": each.role, "tenant": each.tenant, "not_after_ns": each.not_after_ns}
 
 
-def _must_be_tenant(services: Given, tenant: str) -> None:
-    if tenant and tenant not in {each.name for each in services.site().tenants}:
-        raise Unfit(f"the site has no tenant {tenant!r}", "name one of tenants, or none")
-
-
 def _must_be_given(user: Principal, role: Role) -> None:
     if role.rank > user.role.rank:
         raise NotAllowed(
@@ -360,7 +356,7 @@ async def _server_certificate(services: Given) -> ServerCertificate:
         names=names,
         fingerprint=found.fingerprint(hashes.SHA256()).hex(),
         not_before_ns=round(found.not_valid_before_utc.timestamp()) * 10**9,
-        not_after_ns=round(found.not_valid_after_utc.timestamp()) * 10**9,
+        not_after_ns=ns_of(found.not_valid_after_utc),
         own=not options.cert_file,
     )
 
