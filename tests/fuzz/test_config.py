@@ -156,7 +156,7 @@ def test_a_hostile_document_has_problems_within_seconds(name: str) -> None:
     raw = HOSTILE[name]()
     watch = Watch()
     watch.begin()
-    with watch.bounded():
+    with watch.armed(), watch.bounded():
         site, problems = judge(raw)
     growth = peak_bytes() - watch.base
     figures.record(f"fuzz/config-hostile-{name}", bytes=len(raw), seconds=round(watch.slowest_s, 3), growth=growth)
