@@ -13,6 +13,8 @@ NODE := tests/peers/node
 RED := tests/bench/peers/node-red
 TB := build/bench/peers/tb
 SNAP7 := build/peers/snap7
+ANSIBLE := build/ansible
+COLLECTIONS := build/collections
 SITE ?= site.yaml
 ARGS ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
@@ -22,7 +24,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench bench-peers profile long run docs release-api lock clean packages
+.PHONY: help demo test check bench bench-peers profile long run docs release-api lint-ansible lock clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -68,9 +70,13 @@ docs: .venv/.dev ## write the generated pages again
 release-api: .venv/.dev ## today's API becomes the released one, which later ones are held against
 	$(BIN)/python tools/release_api.py $(ARGS)
 
+lint-ansible: $(ANSIBLE)/.made ## ansible-lint of the collection and its scenarios, offline
+	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(COLLECTIONS) PATH="$(CURDIR)/$(ANSIBLE)/bin:$$PATH" ansible-lint --offline --strict
+
 lock: .venv/.dev ## resolve the dependencies anew
 	$(COMPILE) --upgrade -o requirements.lock
 	$(COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
+	$(subst pyproject.toml build.in --extra all,molecule/requirements.in,$(COMPILE)) --upgrade -o molecule/requirements.lock
 
 clean: ## remove everything that was made, data of the demo included
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(NODE)/node_modules $(RED)/node_modules
@@ -109,4 +115,12 @@ $(RED)/node_modules/.made: $(RED)/package-lock.json
 $(TB)/.made: tests/bench/peers/thingsboard.lock | .venv/bin/python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	@touch $@
+
+# The controller's tools have an environment of their own: they are no part of the gateway, nor is their licence.
+$(ANSIBLE)/.made: molecule/requirements.lock | .venv/bin/python
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	mkdir -p $(COLLECTIONS)/ansible_collections/holdfast
+	ln -sfn $(CURDIR)/ansible $(COLLECTIONS)/ansible_collections/holdfast/gateway
 	@touch $@
