@@ -40,6 +40,8 @@ from gateway.diagnostics.networks import own_networks
 from gateway.diagnostics.questions import OfDiagnostics
 from gateway.faces.modbus import ModbusServer
 from gateway.faces.opcua import OpcuaServer
+from gateway.health import watch as health
+from gateway.health.questions import OfHealth
 from gateway.history.past import Past
 from gateway.idempotency import Kept
 from gateway.identity import console as identity_console
@@ -244,6 +246,7 @@ class Appliance:
             OfIdentity: lambda asked: identity_console.answer(self.identity, self.audit, asked),
             OfAudit: lambda asked: of_audit.answer(self.audit, asked),
             OfRevisions: lambda asked: revision_console.answer(self.revisions, self.audit, asked),
+            OfHealth: lambda asked: health.answer(self._health(), asked),
             OfDiagnostics: lambda asked: diagnosis.answer(self.repairs, self._support(), self.audit, asked),
             OfCommands: lambda asked: command_console.answer(self.commands, self.latest, self.connection, self.audit, self._clock, asked),
         }
@@ -318,10 +321,18 @@ class Appliance:
 
     def record(self, batch: Batch) -> None:
         """Take an event of the gateway's own, such as a command's outcome."""
+        self._show(batch)
+        self.journal.offer(batch, Lane.EVENTS)
+
+    async def store(self, batch: Batch) -> tuple[int, int]:
+        """The same; returns (epoch, seq) once it is durable. Raises NotStored."""
+        self._show(batch)
+        return await self.journal.append(batch, Lane.EVENTS)
+
+    def _show(self, batch: Batch) -> None:
         if self.latest.device(batch.device.name) is None:
             self.latest.add(batch.device)
         self.latest.update(batch)
-        self.journal.offer(batch, Lane.EVENTS)
 
     def _connection(self, options: Any) -> Connection:  # Any: the driver's own Struct
         """A connection with its plan, ready to be started."""
@@ -471,6 +482,23 @@ class Appliance:
             commands=self.commands,
             revisions=self.revisions,
             api_certificate=self._api_certificate,
+        )
+
+    def _health(self) -> health.Sources:
+        return health.Sources(
+            site=lambda: None if self._torn else self._site,
+            statuses=lambda: self.statuses,
+            connection=self.connection,
+            refusal=self.registry.refusal,
+            revision=lambda: (self.revisions.number, self.revisions.on_trial),
+            store=self.store,
+            journal=self.journal,
+            latest=self.latest,
+            state=self.state,
+            audit_trouble=lambda: self.audit.trouble,
+            clock=self._clock,
+            clock_state=self.clock_state,
+            began=self.began,
         )
 
     def _support(self) -> SupportSources:

@@ -14,6 +14,7 @@ from gateway import readable
 from gateway.audit.questions import OfAudit
 from gateway.commands.questions import OfCommands
 from gateway.diagnostics.questions import OfDiagnostics
+from gateway.health.questions import OfHealth
 from gateway.identity.questions import OfIdentity
 from gateway.journal import Journal, Lane, Lost, Record
 from gateway.revisions.questions import OfRevisions
@@ -66,7 +67,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read
 
 OfJournal = Stat | Verify | Tail | Export
 OfConnection = Trace | Read
-Request = OfJournal | OfConnection | OfCommands | OfIdentity | OfAudit | OfRevisions | OfDiagnostics
+Request = OfJournal | OfConnection | OfCommands | OfIdentity | OfAudit | OfRevisions | OfDiagnostics | OfHealth
 
 
 async def answer(journal: Journal, request: OfJournal) -> Lines:

@@ -46,6 +46,7 @@ LATER: Final = {
     "demo": _Later("gateway.demo.demo", "demo", "demo"),
     "diff": _Later("gateway.cli.revisions", "diff"),
     "find-number": _Later("gateway.cli.find", "find_number"),
+    "health": _Later("gateway.cli.health", "health"),
     "history": _Later("gateway.cli.revisions", "history"),
     "import": _Later("gateway.cli.browse", "import_"),
     "journal": _Later("gateway.cli.journal", "journal"),

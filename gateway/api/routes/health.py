@@ -5,7 +5,7 @@
 ``/readyz`` is 200 while the gateway does what it is there for: the site has been applied, the journal stores what is read, and what the
 gateway knows besides (users, revisions, shadows) outlives a restart. It says nothing of the field and of uplinks: a meter without power
 or a link that is down is what a gateway is made for, and no reason to take it out of service. Why it is not ready stands in the list of
-repairs, for whoever may see it.
+repairs, for whoever may see it; ``holdfast health`` looks at field and uplinks too, for whoever upgrades the gateway.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from litestar import Response
 
 from gateway.api.operation import Given, Reach, get
 from gateway.api.services import Services
+from gateway.health.checks import keeping
 from holdfast.shapes.gateway import Health
 
 
@@ -35,7 +36,7 @@ def _status(services: Services) -> str:
     kinds = {one.kind for one in services.statuses()}
     if services.site().connections and "connection" not in kinds:
         return "starting"
-    return "not storing" if services.journal.ledger().trouble or services.state.trouble else "ok"
+    return "not storing" if keeping(services.journal.ledger(), services.state.trouble) else "ok"
 
 
 OPERATIONS: Final = (healthz, readyz)
