@@ -8,7 +8,7 @@ routes out of a site, so what works here works with no internet; sites do not se
 ``--mirror`` opens the one hole that a site may have: an HTTP proxy on port 3142 of the controller's end that fetches for apt, and
 keeps what it fetched. Machines never get CAP_SYS_TIME: the clock is everybody's.
 
-    tools/machines.py up SITE gw-1=bookworm:10.77.0.11 gw-2=trixie:10.77.0.12 [--mirror]
+    tools/machines.py up SITE gw-1:bookworm:10.77.0.11 gw-2:trixie:10.77.0.12 [--mirror]
     tools/machines.py run SITE ansible-playbook ...         in the controller's namespace
     tools/machines.py exec SITE gw-1 systemctl status       inside a machine, past its network
     tools/machines.py kill SITE gw-1; ... start SITE gw-1   the plug pulled, and put back
@@ -122,7 +122,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Wanted:
-    """``NAME=SUITE:ADDRESS``."""
+    """``NAME:SUITE:ADDRESS``."""
 
     name: str
     suite: str
@@ -130,15 +130,14 @@ class Wanted:
 
     @classmethod
     def read(cls, text: str) -> Wanted:
-        name, _, rest = text.partition("=")
-        suite, _, address = rest.partition(":")
+        name, suite, address = (*text.split(":", 2), "", "")[:3]
         try:
             interface = ipaddress.IPv4Interface(f"{address}/{CONTROLLER.network.prefixlen}")
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}; write NAME=SUITE:ADDRESS") from error
+            raise argparse.ArgumentTypeError(f"{text}: {error}; write NAME:SUITE:ADDRESS") from error
         if not NAME.fullmatch(name) or suite not in SUITES or interface.network != CONTROLLER.network:
             raise argparse.ArgumentTypeError(
-                f"{text}: write NAME=SUITE:ADDRESS, a name of at most 20 small letters, one of {', '.join(SUITES)}, in {CONTROLLER.network}"
+                f"{text}: write NAME:SUITE:ADDRESS, a name of at most 20 small letters, one of {', '.join(SUITES)}, in {CONTROLLER.network}"
             )
         return cls(name, suite, interface)
 
@@ -471,7 +470,7 @@ def _arguments() -> argparse.Namespace:
         if word not in ("list", "roots"):
             each.add_argument("site")
         if word == "up":
-            each.add_argument("machines", nargs="+", type=Wanted.read, metavar="NAME=SUITE:ADDRESS")
+            each.add_argument("machines", nargs="+", type=Wanted.read, metavar="NAME:SUITE:ADDRESS")
             each.add_argument("--mirror", action="store_true", help="let apt fetch through the controller's end")
         if word in ("exec", "kill", "start", "wait", "_machine"):
             each.add_argument("machine")
