@@ -14,7 +14,7 @@ from gateway.config.model import JournalOptions
 from gateway.journal import Journal, Lane
 from protocols.clock import SystemClock
 from tests.builders import batch, floats
-from tests.fuzz.campaign import frames, run_in_loop, seed
+from tests.fuzz.campaign import frames, run, run_in_loop, seed
 from tests.fuzz.mutate import JsonMutator
 from tests.fuzz.still import Complaints
 
@@ -28,9 +28,21 @@ GOOD: Final[list[questions.Request]] = [
 ]
 
 
+def test_a_line_is_a_question_or_none() -> None:
+    """With what the socket reads it: it raises what the socket answers, and nothing else."""
+    number = seed()
+    mutator = JsonMutator(number, [msgspec.json.encode(one) for one in GOOD], longest=100_000)
+
+    def judge(content: bytes) -> None:
+        with contextlib.suppress(ValueError, RecursionError):
+            msgspec.json.decode(content, type=questions.Request)
+
+    run("control-question", mutator.make, judge, seed=number, count=frames(20_000, 1_000_000))
+
+
 async def test_every_question_is_answered_to_its_end(tmp_path: Path) -> None:
     """Lines of JSON, of which the last and only the last says that it is the last."""
-    number, count = seed(), frames(20_000, 200_000)
+    number, count = seed(), frames(4_000, 200_000)
     mutator = JsonMutator(number, [msgspec.json.encode(one) for one in GOOD], longest=100_000)
     complaints = Complaints(asyncio.get_running_loop())
     journal = await Journal.open(JournalOptions(commit_window_ms=1), clock=SystemClock(), base=tmp_path)
