@@ -199,6 +199,8 @@ def not_for(here: Here, permission: str, what: str) -> str:
 def write(here: Here, said: Sequence[str]) -> None:
     device, tag, typed, *why = said
     known, now = _tag(here, device, tag), here.client.get_value(device, tag)
+    if known is not None and not known.writable:
+        raise Wrong(f"{tag} of {device} is read only: nothing was sent")
     wished = wish(typed, known.kind if known else "")
     question = f"Write {device} {tag}: {views.shown(now.value, now.unit)} -> {views.shown(wished, now.unit)}."
     if not here.terminal.agrees(question):

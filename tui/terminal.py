@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 os.environ["INPUTRC"] = os.devnull  # readline's own settings are no user's file
 import readline
 
-from tui.plain import LEAST_WIDTH, ascii_only, clean
+from tui.plain import LEAST_WIDTH, ascii_only, clean, width_of, wrapped
 
 WIDTH: Final = 80
 HEIGHT: Final = 24
@@ -50,12 +50,12 @@ class Terminal:
     def __init__(self, *, idle_s: float, ascii_: bool = False) -> None:
         self._idle_s = idle_s
         self._typed = sys.stdin.isatty() and sys.stdout.isatty()
+        for stream in (sys.stdin, sys.stdout):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # typed as TextIO, and it is a TextIOWrapper
         self._ascii = ascii_ or "utf" not in (sys.stdout.encoding or "").lower()
 
     def begin(self, completions: Callable[[str], list[str]]) -> None:
         """Take over signals and readline. ``completions`` gives what a line could go on with."""
-        for stream in (sys.stdin, sys.stdout):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # typed as TextIO, and it is a TextIOWrapper
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for ignored in (signal.SIGTSTP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(ignored, signal.SIG_IGN)
@@ -78,8 +78,11 @@ class Terminal:
         return min(max(self._size()[0], LEAST_WIDTH), MOST_WIDTH)
 
     def say(self, *lines: str) -> None:
-        """Lines, each made clean. Raises HungUp where they go nowhere."""
-        self._write("".join(f"{self._plain(line)}\n" for line in lines))
+        """Lines, each made clean and broken where it is too long. Raises HungUp where they go nowhere."""
+        self._write("".join(f"{line}\n" for each in lines for line in self._lines(self._plain(each))))
+
+    def _lines(self, text: str) -> list[str]:
+        return [text] if width_of(text) <= self.width else wrapped(text, self.width)
 
     def show(self, lines: Iterable[str]) -> None:
         """Lines, a screen at a time. Raises HungUp, Idle, Closed."""

@@ -117,7 +117,7 @@ def journal(one: Journal, now_ns: int, width: int) -> list[str]:
 
 
 def _lane(one: LaneAccount, now_ns: int) -> str:
-    text = f"{one.lane}: {one.kept} records kept, the oldest {age(now_ns, one.oldest_ns)} old"
+    text = f"{one.lane}: {one.kept} records kept" + (f", the oldest {age(now_ns, one.oldest_ns)} old" if one.oldest_ns else "")
     return text + (f", {one.unwritten} not yet written" if one.unwritten else "")
 
 
@@ -252,7 +252,7 @@ def lock_outs(found: Sequence[LockOut], now_ns: int, width: int) -> list[str]:
     lines = []
     for one in found:
         until = f", until {moment(one.until_ns)} UTC" if one.until_ns else ""
-        lines += wrapped(f"{one.id}: {one.why} ({one.who}, {age(now_ns, one.since_ns)} ago{until})", width, "    ")
+        lines += wrapped(f"{one.id}: {one.why} ({one.who}, {age(now_ns, one.since_ns)} ago{until})", width, "    ", "")
     return lines or ["nothing is locked out"]
 
 
