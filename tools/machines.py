@@ -10,6 +10,7 @@ keeps what it fetched. Machines never get CAP_SYS_TIME: the clock is everybody's
 
     tools/machines.py up SITE gw-1:bookworm:10.77.0.11 gw-2:trixie:10.77.0.12 [--mirror]
     tools/machines.py run SITE ansible-playbook ...         in the controller's namespace
+    tools/machines.py background SITE plant COMMAND ...     there too, until ``end SITE plant`` or ``down``
     tools/machines.py exec SITE gw-1 systemctl status       inside a machine, past its network
     tools/machines.py kill SITE gw-1; ... start SITE gw-1   the plug pulled, and put back
     tools/machines.py down SITE
@@ -46,6 +47,7 @@ PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "openssh-server
 NEEDS: Final = ("mmdebstrap", "systemd-container", "iproute2", "openssh-client", "util-linux")
 CONTROLLER: Final = ipaddress.ip_interface("10.77.0.1/24")
 CONTROLLER6: Final = ipaddress.ip_interface("fd77::1/64")
+PROXY: Final = "proxy"
 PROXY_PORT: Final = 3142
 CURL: Final = ("curl", *["--silent", "--show-error", "--location", "--retry", "3", "--max-time", "300", "--write-out", "%{http_code}"])
 CGROUPS: Final = ("memory", "pids", "cpu")
@@ -207,7 +209,7 @@ def up(site: Site, wanted: Sequence[Wanted], *, mirror: bool) -> None:
     if not site.key.exists():
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "controller", "-f", site.key)
     if mirror:
-        _open_proxy(site)
+        background(site, PROXY, [sys.executable, __file__, "_proxy", site.name])
     for each in wanted:
         if Machine(site, each.name).supervisor is None:
             _lay_down(site, each, mirror=mirror)
@@ -369,25 +371,37 @@ def _lines(path: Path) -> list[str]:
 
 
 def down(site: Site) -> None:
-    """All machines of a site, its proxy, its network."""
+    """All machines of a site, what runs at its controller's end, its network."""
     for machine in site.machines:
         remove(machine)
-    _end(_alive(site.folder / "proxy.pid"), "the proxy has ended")
+    for path in site.folder.glob("*.pid"):
+        end(site, path.stem)
     if Path("/run/netns", site.namespace).exists():
         _ip("netns", "del", site.namespace)
     shutil.rmtree(site.folder, ignore_errors=True)
 
 
-# -- the mirror: an HTTP proxy with one foot in the site
+# -- what runs at the controller's end
 
 
-def _open_proxy(site: Site) -> None:
-    if _alive(site.folder / "proxy.pid") is not None:
+def background(site: Site, name: str, command: Sequence[str]) -> None:
+    """Start ``command`` in the site's network, unless one of that name runs; its output goes to ``NAME.log`` of the site's folder."""
+    if _alive(site.folder / f"{name}.pid") is not None:
         return
-    with (site.folder / "proxy.log").open("ab") as log:
-        words = [sys.executable, __file__, "_proxy", site.name]
+    _network(site)
+    words = ["nsenter", f"--net=/run/netns/{site.namespace}", *command]
+    with (site.folder / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    (site.folder / "proxy.pid").write_text(str(started.pid))
+    (site.folder / f"{name}.pid").write_text(str(started.pid))
+
+
+def end(site: Site, name: str) -> None:
+    """Tell it to end, and wait until it has."""
+    _end(_alive(site.folder / f"{name}.pid"), f"{name} has ended")
+    (site.folder / f"{name}.pid").unlink(missing_ok=True)
+
+
+# -- the mirror: an HTTP proxy with one foot in the site
 
 
 def _enter(namespace: Path) -> None:
@@ -399,7 +413,6 @@ def _enter(namespace: Path) -> None:
 
 
 async def _proxy(site: Site) -> None:
-    _enter(Path("/run/netns", site.namespace))
     listener = socket.create_server((str(CONTROLLER.ip), PROXY_PORT), backlog=64)
     _enter(Path("/proc/1/ns/net"))  # whoever called may be in the site
     async with await asyncio.start_server(_serve, sock=listener) as server:
@@ -456,6 +469,8 @@ def _arguments() -> argparse.Namespace:
     for word, what in (
         ("up", "have machines run"),
         ("run", "run a command at the controller's end"),
+        ("background", "have a command run at the controller's end until the site is removed"),
+        ("end", "end what runs there"),
         ("exec", "run a command inside a machine"),
         ("kill", "pull the plug"),
         ("start", "switch on again"),
@@ -476,7 +491,9 @@ def _arguments() -> argparse.Namespace:
             each.add_argument("machine")
         if word == "down":
             each.add_argument("machine", nargs="?")
-        if word in ("run", "exec"):
+        if word in ("background", "end"):
+            each.add_argument("name")
+        if word in ("run", "exec", "background"):
             each.add_argument("command", nargs=argparse.REMAINDER)
     return parser.parse_args()
 
@@ -508,6 +525,10 @@ def _about(site: Site, asked: argparse.Namespace) -> int:
             _network(site)
             _enter(Path("/run/netns", site.namespace))
             os.execvp(asked.command[0], asked.command)
+        case "background":
+            background(site, asked.name, asked.command)
+        case "end":
+            end(site, asked.name)
         case "down":
             remove(machine) if machine else down(site)
         case "_proxy":
