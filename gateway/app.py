@@ -48,7 +48,7 @@ from gateway.identity import console as identity_console
 from gateway.identity import identity
 from gateway.identity.identity import Identity
 from gateway.identity.questions import OfIdentity
-from gateway.journal import Journal, Lane, Reader
+from gateway.journal import LOCK, Journal, Lane, Reader
 from gateway.latest import Latest
 from gateway.live import Live
 from gateway.objections import Unfit
@@ -650,7 +650,8 @@ async def running(
     """
     clock = clock or SystemClock()
     folder = config.resolve(site.journal.path, base)
-    state = await State.open(config.resolve(site.state_path, base) if site.state_path else folder / "state", MIGRATIONS, clock)
+    known = config.resolve(site.state_path, base) if site.state_path else folder / "state"
+    state = await State.open(known, MIGRATIONS, clock, lock=folder / LOCK)
     try:
         revisions = Revisions(state, clock, base, file)
         site, kept = await revisions.choose(site, raw, usable=usable)

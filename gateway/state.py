@@ -2,7 +2,8 @@
 
 It is apart from the journal, whose files no other SQLite may touch (see decision 0002), and asks for durability, not speed:
 rollback journal, ``synchronous=FULL``. One thread owns the connection; the event loop hands it functions. Each part brings
-its own tables as migrations, which are applied when the file is opened.
+its own tables as migrations; a file that lacks some is migrated in a copy before it is opened, so that the release before still
+starts, and what a newer release left is used or put aside (``gateway.releases.kept``).
 
 Nothing here may keep the gateway from reading and delivering. A file that is damaged is put aside, with its name in the log,
 and a new one begun; where none can be written, what is kept lives in memory until the next start, and ``trouble`` says so.
@@ -15,6 +16,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +24,7 @@ import structlog
 from sqlite_utils import Database, Migrations
 
 from gateway.objections import Unavailable
+from gateway.releases.kept import Place, fit
 from protocols.clock import Clock
 
 log = structlog.get_logger("holdfast.state")
@@ -39,14 +42,18 @@ class State:
         self.folder = folder
         self.trouble = ""
         """Why what is kept does not survive a restart; empty if it does."""
+        self.notes: tuple[str, ...] = ()
+        """What a newer release wrote and this one does not see, in words."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._database: Database | None = None
 
     @classmethod
-    async def open(cls, folder: Path, migrations: Sequence[Migrations], clock: Clock) -> State:
-        """The state in ``folder``, which is made if need be. Raises nothing that has to do with disks: see ``trouble``."""
+    async def open(cls, folder: Path, migrations: Sequence[Migrations], clock: Clock, *, lock: Path | None = None) -> State:
+        """The state in ``folder``, which is made if need be. Raises nothing that has to do with disks: see ``trouble``.
+
+        ``lock`` is the journal's: whoever holds it uses the state too, and no migration may take the file from under it."""
         state = cls(folder)
-        await asyncio.get_running_loop().run_in_executor(state._thread, state._open, migrations, clock)
+        await asyncio.get_running_loop().run_in_executor(state._thread, state._open, migrations, clock, lock)
         return state
 
     async def do(self, work: Callable[[Database], T]) -> T:
@@ -69,9 +76,10 @@ class State:
                 f"the gateway's state in {self.folder / FILE} cannot be used ({error})", "look at the disk; readings go on"
             ) from error
 
-    def _open(self, migrations: Sequence[Migrations], clock: Clock) -> None:
+    def _open(self, migrations: Sequence[Migrations], clock: Clock, lock: Path | None) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.notes = fit(Place(self.folder, FILE, version("holdfast"), clock.time_ns(), lock), migrations)
             self._database = _opened(str(self.folder / FILE), migrations)
             (self.folder / FILE).chmod(0o600)
         except sqlite3.DatabaseError as error:

@@ -137,6 +137,7 @@ def _facts(sources: Sources, question: _Question | None) -> Facts:
         not_stored=question.not_stored if question is not None else "",
         ledger=ledger,
         state_trouble=sources.state.trouble,
+        state_notes=sources.state.notes,
         audit_trouble=sources.audit_trouble(),
         devices=tuple(each for status in statuses if status.kind == "connection" for each in _devices(sources, status)),
         links=tuple(_link(one) for one in statuses if _is_alone(sources, one)),

@@ -5,9 +5,10 @@ from gateway.journal.journal import Journal, NotStored, Reader
 from gateway.journal.ledger import LaneLedger, Ledger, ReaderLane, VerifyReport
 from gateway.journal.record import DropReason, Lane, Lost, Record
 from gateway.journal.segment import StorageError
-from gateway.journal.store import JournalBusy
+from gateway.journal.store import LOCK, JournalBusy
 
 __all__ = [
+    "LOCK",
     "Archive",
     "DropReason",
     "Journal",

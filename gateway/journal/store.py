@@ -28,6 +28,8 @@ from protocols.clock import Clock
 
 log = structlog.get_logger("holdfast.journal")
 
+LOCK: Final = "lock"
+"""The file in the journal's folder that whoever has it open holds locked."""
 SMALLEST_SEGMENT: Final = 1024 * 1024
 LARGEST_SEGMENT: Final = 64 * 1024 * 1024
 EVENTS_SHARE: Final = 8
@@ -113,7 +115,7 @@ class Store:
 
     def _take_lock(self) -> None:
         with translated(self.folder):
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

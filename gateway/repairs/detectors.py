@@ -258,6 +258,19 @@ def state_not_kept(facts: Facts) -> Iterator[Fault]:
         )
 
 
+def state_put_aside(facts: Facts) -> Iterator[Fault]:
+    if facts.state_notes:
+        yield Fault(
+            kind="state-put-aside",
+            about="gateway",
+            severity="warning",
+            title="What a newer release wrote is put aside and not seen",
+            evidence=facts.state_notes,
+            effect="users, tokens, revisions and shadows of the newer release are not used; readings and the audit log are not touched",
+            advice="make anew what is missed; nothing merges the two. Remove the folder that is named when it is not needed any more",
+        )
+
+
 def audit_not_kept(facts: Facts) -> Iterator[Fault]:
     if facts.audit_trouble or facts.audit_lost:
         yield Fault(
@@ -370,6 +383,7 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     journal_trouble,
     journal_filling,
     state_not_kept,
+    state_put_aside,
     connections_down,
     devices_silent,
     services_down,

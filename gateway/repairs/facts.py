@@ -41,6 +41,8 @@ class Facts:
     min_free_bytes: int
     clock: ClockNow
     state_trouble: str = ""
+    state_notes: tuple[str, ...] = ()
+    """What a newer release wrote and this one does not see."""
     audit_trouble: str = ""
     audit_lost: int = 0
     wishes: tuple[tuple[str, str, Wish], ...] = ()

@@ -199,6 +199,7 @@ class Repairs:
             min_free_bytes=sources.site().journal.min_free_bytes,
             clock=sources.clock_state.now,
             state_trouble=sources.state.trouble,
+            state_notes=sources.state.notes,
             audit_trouble=sources.audit.trouble,
             audit_lost=sources.audit.lost,
             wishes=tuple(sources.shadows.troubled()),

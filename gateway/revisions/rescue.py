@@ -14,6 +14,7 @@ import structlog
 
 from gateway.config import model, resolve
 from gateway.config.document import MAX_BYTES, parse
+from gateway.journal import LOCK
 from gateway.objections import Objection
 from gateway.revisions.document import Document, read
 from gateway.revisions.store import MIGRATIONS, Store
@@ -25,10 +26,10 @@ log = structlog.get_logger("holdfast.revisions")
 
 async def confirmed(file: Path, clock: Clock) -> Document | None:
     """The document that was last confirmed in the gateway of ``file``; None where there is none, or it cannot be found or read."""
-    folder = await asyncio.to_thread(_state_of, file)
+    folder, journal = await asyncio.to_thread(_places_of, file)
     if not (folder / FILE).is_file():
         return None
-    state = await State.open(folder, (MIGRATIONS,), clock)
+    state = await State.open(folder, (MIGRATIONS,), clock, lock=journal / LOCK)
     try:
         store = Store(state)
         whole = await store.whole((await store.known()).confirmed)
@@ -45,7 +46,8 @@ async def confirmed(file: Path, clock: Clock) -> Document | None:
     return document
 
 
-def _state_of(file: Path) -> Path:
+def _places_of(file: Path) -> tuple[Path, Path]:
+    """The folders of the state and of the journal."""
     try:
         with file.open("rb") as content:
             parsed, _ = parse(content.read(MAX_BYTES))
@@ -53,8 +55,9 @@ def _state_of(file: Path) -> Path:
         parsed = None
     value: Any = parsed.value if parsed is not None else None  # Any: plain values
     value = value if isinstance(value, dict) else {}
+    options = value.get("journal")
+    path = options.get("path") if isinstance(options, dict) else None
+    journal = resolve(path if isinstance(path, str) and path else model.JournalOptions().path, file.parent)
     if isinstance(value.get("state_path"), str) and value["state_path"]:
-        return resolve(value["state_path"], file.parent)
-    journal = value.get("journal")
-    path = journal.get("path") if isinstance(journal, dict) else None
-    return resolve(path if isinstance(path, str) and path else model.JournalOptions().path, file.parent) / "state"
+        return resolve(value["state_path"], file.parent), journal
+    return journal / "state", journal

@@ -83,6 +83,7 @@ SICK: list[tuple[str, Facts]] = [
     ("journal-nearly-full", ledger(bytes=GIB - 1, **reader(pending=10, oldest_pending_ns=NOW_NS))),
     ("disk-nearly-full", ledger(free_bytes=70 * 2**20)),
     ("state-not-kept", replace(WELL, state_trouble="state.db: read-only file system")),
+    ("state-put-aside", replace(WELL, state_notes=("what a newer release wrote lies in kept/000002-newer and is not seen",))),
     ("audit-not-kept", replace(WELL, audit_trouble="No space left on device")),
     ("clock-not-synchronised", replace(WELL, clock=ClockNow(word=Word.UNSYNCHRONISED, since_ns=1))),
     ("clock-wrong", replace(WELL, clock=ClockNow(word=Word.WRONG, since_ns=1))),
