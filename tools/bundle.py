@@ -70,7 +70,7 @@ class Making:
         path = self.scratch / "members" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            bundle_archive.write_tar(file, content, self.epoch)
+            bundle_archive.write_tar(file, content)
         self.members[name] = path
         self.listed(name, components)
 

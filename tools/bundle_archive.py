@@ -1,7 +1,8 @@
 """Archives whose bytes depend on their content alone, and the bundle itself: sums, signature, then the rest.
 
 The format is told in ``ansible/plugins/module_utils/bundle.py``, which reads it; here it is written. Nothing asks the clock: every
-member has the time of the commit, and the same input gives the same bytes.
+member of a bundle has the time of the commit, and the same input gives the same bytes. In the archives inside every file has one and
+the same time, so that what did not change between two releases has the same digest, and no host takes it twice.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ansible.plugins.module_utils import bundle
 
 Content = bytes | Path
-FIRST: Final = (bundle.SUMS, bundle.SIGNATURE, bundle.ABOUT)
+INSIDE: Final = 315532800
+"""The first of January 1980, where the time of zip begins."""
 
 
 def digest(content: Content) -> str:
@@ -31,14 +33,14 @@ def digest(content: Content) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_tar(target: BinaryIO, members: Mapping[str, Content], mtime: int) -> None:
+def write_tar(target: BinaryIO, members: Mapping[str, Content]) -> None:
     """A plain tar of ``members`` by name (GNU's form, for names of wheels are long): mode 0644, owned by root."""
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name in sorted(members):
             content = members[name]
             about = tarfile.TarInfo(name)
             about.size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            about.mtime, about.mode = mtime, 0o644
+            about.mtime, about.mode = INSIDE, 0o644
             with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
                 archive.addfile(about, file)
 
