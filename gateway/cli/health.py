@@ -18,9 +18,10 @@ from gateway.config import model
 from gateway.config.drivers import installed
 from gateway.diagnostics.questions import ListRepairs
 from gateway.health import before
-from gateway.health.checks import said
+from gateway.health.checks import narrowed, said
 from gateway.health.questions import AskHealth
-from gateway.journal import Ledger
+from gateway.journal import Ledger, StorageError
+from gateway.journal.format import refuse_newer
 from holdfast.shapes.health import Check, HealthReport
 from protocols.clock import Clock, SystemClock
 
@@ -43,11 +44,12 @@ class _CannotSay(Exception):
     help="What --json printed before: only what is worse fails.",
 )
 @click.option("--release", default="", help="The release that is to run.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Look at this check alone, such as journal. May be given again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def health(site: Path, wait_s: float, baseline: Path | None, release: str, as_json: bool) -> None:
+def health(site: Path, wait_s: float, baseline: Path | None, release: str, only: tuple[str, ...], as_json: bool) -> None:
     """Say whether the gateway that runs on SITE is well: devices up, journal writing, uplinks acknowledged. Exit code 1 where not."""
     document = loaded(site)
-    asked = AskHealth(wait_s=wait_s, excused=_excused(baseline) if baseline else (), release=release)
+    asked = AskHealth(wait_s=wait_s, excused=_excused(baseline) if baseline else (), release=release, only=only)
     report = run_loop(_asked(document, journal_folder(document, site), asked, SystemClock()))
     click.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(map(_printable, said(report))))
     sys.exit(0 if report.ok else FAILED)
@@ -75,12 +77,12 @@ async def _asked(document: model.Site, folder: Path, asked: AskHealth, clock: Cl
             if older is None:
                 report = await _report(folder, msgspec.structs.replace(asked, wait_s=left))
             else:
-                report = await older.report(clock.time_ns())
+                report = _narrowed(await older.report(clock.time_ns()), asked.only)
         except _CannotSay:
             older = _Older(document, folder, frozenset(asked.excused))
             continue
         except (control.NotRunning, control.ControlError, OSError) as error:  # a TimeoutError is one
-            report = _silent(document, str(error) or "it does not answer", clock.time_ns())
+            report = _silent(document, await asyncio.to_thread(_why, folder, str(error) or "it does not answer"), clock.time_ns())
         if report.ok or clock.monotonic() >= end:
             return report
         await clock.sleep_until(min(end, clock.monotonic() + ASK_AGAIN_S))
@@ -125,12 +127,26 @@ class _Older:
         return before.report(faults, self._then, now, self._devices, gateway=self._called, time_ns=time_ns, excused=self._excused)
 
 
+def _narrowed(report: HealthReport, only: tuple[str, ...]) -> HealthReport:
+    checks = narrowed(report.checks, only)
+    return msgspec.structs.replace(report, ok=all(each.ok or each.excused for each in checks), checks=checks)
+
+
 def _silent(document: model.Site, why: str, time_ns: int) -> HealthReport:
     called = f"{document.gateway.group}/{document.gateway.name}"
     check = Check(
         name="running", ok=False, sentence=why, advice="is the service started? systemctl status holdfast; journalctl -u holdfast"
     )
     return HealthReport(ok=False, release="", gateway=called, time_ns=time_ns, uptime_s=0.0, checks=[check])
+
+
+def _why(folder: Path, trouble: str) -> str:
+    """What keeps a gateway from running, where its files say it."""
+    try:
+        refuse_newer(folder)
+    except StorageError as error:
+        return f"{trouble}; {error}"
+    return trouble
 
 
 def _printable(line: str) -> str:

@@ -31,6 +31,8 @@ SPARE: Final = 8
 """This fraction of the bound is kept free, so that room is made seldom."""
 MOST_LOSSES: Final = 10_000
 _VERSION: Final = 1
+_NEWEST: Final = 1000
+"""No release will ever write a higher one: that is damage."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS cursor(lane TEXT PRIMARY KEY, epoch INTEGER NOT NULL, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS source(id INTEGER PRIMARY KEY, definition TEXT NOT NULL UNIQUE, device TEXT NOT NULL, body BLOB NOT NULL);
@@ -241,6 +243,9 @@ class Store:
             db.execute(f"PRAGMA {pragma}").fetchall()
         db.execute(f"PRAGMA max_page_count={self._max_bytes // PAGE}").fetchall()
         (version,) = self._one("PRAGMA user_version")
+        if _VERSION < version <= _NEWEST:
+            self._put_aside(version)
+            return
         if version not in (0, _VERSION):
             raise Spoilt(f"its version is {version}, this program writes {_VERSION}")
         db.executescript(_SCHEMA)
@@ -248,6 +253,14 @@ class Store:
         self._path.chmod(0o640)
         for number, definition, body in db.execute("SELECT id, definition, body FROM source ORDER BY id"):
             self._note(number, _device(definition, body))
+
+    def _put_aside(self, version: int) -> None:
+        """Begin anew. A newer release wrote it, and finds it again under its own name: one a version. What the journal still holds is read anew."""
+        self.close()
+        aside = self._path.with_name(f"{FILE}.version-{version}")
+        self._path.replace(aside)
+        log.warning("history_put_aside", put_aside=str(aside), advice="roll-ups begin anew; put it back when the newer release is back")
+        self._open()
 
     def _known(self, definition: str, device: Device, body: bytes) -> int:
         db = self._connection

@@ -20,6 +20,7 @@ from gateway.config.model import JournalOptions
 from gateway.journal.age import Moment, TrustedTime
 from gateway.journal.chain import Chain, Group
 from gateway.journal.codec import LANE_NUMBER, LANES, Definition
+from gateway.journal.format import refuse_newer
 from gateway.journal.heads import Heads
 from gateway.journal.ledger import Book
 from gateway.journal.record import DropReason, Lane
@@ -80,6 +81,7 @@ class Store:
             sync_folder(self.folder.parent)
         self._take_lock()
         try:
+            refuse_newer(self.folder)
             self._open(clock)
         except BaseException:
             self._let_go()

@@ -16,6 +16,7 @@ from gateway.config.history import History as Options
 from gateway.config.model import JournalOptions
 from gateway.history.export import format_of
 from gateway.history.history import Found, History
+from gateway.history.store import FILE, Store
 from gateway.journal import Journal, Lane
 from gateway.objections import NotThere, TooLarge, TooMany, Unavailable, Unfit
 from gateway.tasks import cancel
@@ -258,3 +259,16 @@ async def _until(status: links.Status, state: links.State) -> None:
     async with asyncio.timeout(20):
         while status.state is not state:  # noqa: ASYNC110 - what is waited for is seen from outside
             await asyncio.sleep(0.005)
+
+
+def test_roll_ups_of_a_newer_release_are_put_aside_and_found_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, 16 * 2**20)
+    store.open()
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.execute("PRAGMA user_version=2")
+    newer = (tmp_path / FILE).read_bytes()
+    store.open()
+    assert store.cursor("telemetry").next == 1
+    store.close()
+    assert (tmp_path / f"{FILE}.version-2").read_bytes() == newer
