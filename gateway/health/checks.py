@@ -21,9 +21,11 @@ LEAST_GROWTH: Final = 100
 """So many records more than before may wait without a word: they are on their way."""
 
 
-def judge(facts: Facts, *, gateway: str, time_ns: int, excused: Container[str] = (), release: str = "") -> HealthReport:
-    """The verdict on ``facts``. ``release`` is the one that is to run; empty is any."""
-    checks = [_excused(each, excused) for each in (*_release(facts, release), *_of(facts))]
+def judge(
+    facts: Facts, *, gateway: str, time_ns: int, excused: Container[str] = (), release: str = "", only: Sequence[str] = ()
+) -> HealthReport:
+    """The verdict on ``facts``. ``release`` is the one that is to run, empty is any; ``only`` names the checks that count, empty is all."""
+    checks = [_excused(each, excused) for each in narrowed((*_release(facts, release), *_of(facts)), only)]
     return HealthReport(
         ok=all(each.ok or each.excused for each in checks),
         release=facts.release,
@@ -32,6 +34,15 @@ def judge(facts: Facts, *, gateway: str, time_ns: int, excused: Container[str] =
         uptime_s=round(facts.uptime_s, 3),
         checks=checks,
     )
+
+
+def narrowed(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:
+    """Those of ``checks`` that ``only`` names, all where it is empty. A name that none has is not well: it would be looked at in vain."""
+    if not only:
+        return list(checks)
+    found = {check.name: check for check in checks if check.name in only}
+    advice = "holdfast health --json names them all"
+    return [found.get(name) or _bad(name, "there is no check of this name", advice) for name in only]
 
 
 def keeping(ledger: Ledger, state_trouble: str) -> str:

@@ -16,6 +16,8 @@ class AskHealth(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag=
     """Names of checks that need not be well, because they were not before."""
     release: Annotated[str, Meta(max_length=64)] = ""
     """The release that is to run; empty is any."""
+    only: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=1000)] = ()
+    """Names of the only checks that count; empty is all."""
 
 
 OfHealth = AskHealth

@@ -88,6 +88,7 @@ async def answer(sources: Sources, asked: AskHealth) -> Lines:
                 time_ns=clock.time_ns(),
                 excused=frozenset(asked.excused),
                 release=asked.release,
+                only=asked.only,
             )
             if report.ok or clock.monotonic() >= end:
                 yield msgspec.to_builtins(report)

@@ -146,3 +146,15 @@ def test_a_gateway_of_before_is_judged_by_its_repairs_and_its_ledger() -> None:
     assert told([], now, now) == ["uplink:cloud"]
     assert told([], ledger(cloud=account(9, 9, 0)), ledger(cloud=account(9, 9, 0))) == []
     assert told([], then, ledger("the disk is full", cloud=account(12, 9, 3))) == ["journal"]
+
+
+def test_only_what_is_asked_for_counts() -> None:
+    """A broker that is away makes nobody start a gateway anew that writes its journal; a misspelt name is not well."""
+    away = facts(uplinks=(UplinkFacts(name="cloud", state=State.WAITING, trouble="refused"),))
+    assert not verdict(away).ok
+    alone = verdict(away, only=("journal",))
+    assert alone.ok
+    assert [check.name for check in alone.checks] == ["journal"]
+    assert not verdict(facts(stored=False), only=("journal",)).ok
+    (misspelt,) = failed(verdict(facts(), only=("jornal",)))
+    assert (misspelt.name, misspelt.sentence) == ("jornal", "there is no check of this name")
