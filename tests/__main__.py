@@ -1,8 +1,8 @@
-"""Every test, as two runs of pytest side by side: ``python -m tests``. With arguments there is one run, and they are pytest's.
+"""Every test, as three runs of pytest side by side: ``python -m tests``. With arguments there is one run, and they are pytest's.
 
-What attacks a running gateway mostly waits, everything else mostly computes, and both have answers to expect in time: neither is put
-before the other. The first run's output comes as it is made, the second's follows it whole; what failed stands at the end once more,
-and one line for each run.
+What attacks a running gateway mostly waits, so two runs of that kind leave room for one that mostly computes. All have answers to
+expect in time: none is put before another. The first run's output comes as it is made, the others' follow it whole; what failed
+stands at the end once more, and one line for each run.
 """
 
 from __future__ import annotations
@@ -30,10 +30,21 @@ class Part:
     """What pytest is told, so that the parts have no test in common and miss none, whatever is added."""
 
 
+FAULTS: Final = "tests/faults"
+DISKS: Final = tuple(f"{FAULTS}/test_{name}.py" for name in ("kill", "power", "disk_full", "failing_disk", "slow_disk"))
+"""Half of the faults, by the time that they take; a new one is of the other half."""
+PEERS: Final = ("tests/contract", "tests/cases", "tests/bench", "tests/gateway/demo")
 API: Final = ("tests/gateway/api", "tests/holdfast")
+
+
+def without(places: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"--ignore={place}" for place in places)
+
+
 PARTS: Final = (
-    Part("the gateway under faults, and its API", ("tests/faults", *API, "--ignore=tests/faults/journal")),
-    Part("everything else", ("--ignore-glob=tests/faults/test_*.py", *(f"--ignore={place}" for place in API))),
+    Part("disks that fail, gateways that die, and drivers with their peers", (*DISKS, *PEERS)),
+    Part("every other fault, and the API", (FAULTS, *API, *without((*DISKS, f"{FAULTS}/journal")))),
+    Part("everything else", (f"--ignore-glob={FAULTS}/test_*.py", *without((*PEERS, *API)))),
 )
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 FAILED: Final = re.compile(r"(FAILED|ERROR) ")
