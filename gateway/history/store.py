@@ -255,7 +255,7 @@ class Store:
             self._note(number, _device(definition, body))
 
     def _put_aside(self, version: int) -> None:
-        """Begin anew. A newer release wrote it, and finds it again under its own name: one a version. What the journal still holds is read anew."""
+        """Begin anew: a newer release wrote it, and finds it again under its own name, one a version. The journal is read once more."""
         self.close()
         aside = self._path.with_name(f"{FILE}.version-{version}")
         self._path.replace(aside)
