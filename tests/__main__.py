@@ -33,7 +33,7 @@ class Part:
 FAULTS: Final = "tests/faults"
 DISKS: Final = tuple(f"{FAULTS}/test_{name}.py" for name in ("kill", "power", "disk_full", "failing_disk", "slow_disk"))
 """Half of the faults, by the time that they take; a new one is of the other half."""
-PEERS: Final = ("tests/contract", "tests/cases", "tests/bench", "tests/gateway/demo")
+PEERS: Final = ("tests/contract", "tests/cases", "tests/bench", "tests/plugin", "tests/gateway/demo", "tests/gateway/faces")
 API: Final = ("tests/gateway/api", "tests/holdfast")
 
 
@@ -43,8 +43,8 @@ def without(places: Sequence[str]) -> tuple[str, ...]:
 
 PARTS: Final = (
     Part("disks that fail, gateways that die, and drivers with their peers", (*DISKS, *PEERS)),
-    Part("every other fault, and the API", (FAULTS, *API, *without((*DISKS, f"{FAULTS}/journal")))),
-    Part("everything else", (f"--ignore-glob={FAULTS}/test_*.py", *without((*PEERS, *API)))),
+    Part("every other fault, and the API", (FAULTS, *API, *without(DISKS))),
+    Part("everything else", without((FAULTS, *PEERS, *API))),
 )
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 FAILED: Final = re.compile(r"(FAILED|ERROR) ")
