@@ -76,6 +76,11 @@ class Site:
         return f"hf-{self.name}"
 
     @property
+    def outside(self) -> str:
+        """Name of the network namespace that the site was made from: the proxy's way to the mirror."""
+        return f"{self.namespace}-out"
+
+    @property
     def key(self) -> Path:
         return self.folder / "key"
 
@@ -223,6 +228,7 @@ def _network(site: Site) -> None:
     if Path("/run/netns", site.namespace).exists():
         return
     _ip("netns", "add", site.namespace)
+    _ip("netns", "attach", site.outside, str(os.getpid()))  # who makes a site is outside of it; who calls later may be inside
     _ip("-n", site.namespace, "link", "set", "lo", "up")
     _ip("-n", site.namespace, "link", "add", "br0", "type", "bridge")
     for address in (CONTROLLER, CONTROLLER6):
@@ -376,8 +382,9 @@ def down(site: Site) -> None:
         remove(machine)
     for path in site.folder.glob("*.pid"):
         end(site, path.stem)
-    if Path("/run/netns", site.namespace).exists():
-        _ip("netns", "del", site.namespace)
+    for namespace in (site.namespace, site.outside):
+        if Path("/run/netns", namespace).exists():
+            _ip("netns", "del", namespace)
     shutil.rmtree(site.folder, ignore_errors=True)
 
 
