@@ -114,11 +114,14 @@ class Connection:
                 take(batch)
 
     async def _tell(self, session: Session, clock: Clock) -> None:
-        """Say what was found where no batch comes that would lead to it: of a device that never speaks, for one."""
+        """Say what was found where no batch comes that would lead to it: of a device that never speaks, for one.
+
+        All connections do so at the same moments: the process wakes up once for hundreds of them, and waking up is what costs.
+        """
         while True:
             if session.findings:
                 self._say(session)
-            await clock.sleep_until(clock.monotonic() + TELL_S)
+            await clock.sleep_until((clock.monotonic() // TELL_S + 1) * TELL_S)
 
     def _say(self, session: Session) -> None:
         for finding in session.findings:

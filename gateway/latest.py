@@ -3,13 +3,15 @@
 Before a device has answered, its tags stand here with BadWaitingForInitialData, so that nobody mistakes silence for zero.
 
 Scans come far more often than questions, and mostly each covers what the one before it covered. So the newest batch of a
-column is only kept, and written into the columns when one of other tags follows or somebody asks.
+column is only kept, and written into the columns when one of other tags follows or somebody asks. Where it is all that the column
+has, it is itself what is handed out: nobody edits a batch, and parts of the gateway that look at all devices now and then must
+not cost more than the scans. What had to be copied is copied once for all who ask, until another value comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,12 @@ class _Standing:
     columns: dict[Column, Batch]
     newest: dict[Column, Batch] = field(default_factory=dict)
     """Not written into ``columns`` yet."""
+    whole: dict[Column, NDArray[np.uint32]] = field(default_factory=dict)
+    """Slots of a batch that are all of its column's, in their order: known again by the array, which most drivers use for each scan."""
+    copied: dict[Column, Batch] = field(default_factory=dict)
+    """What was handed out of ``columns``, as long as it is true."""
+    best: int | None = None
+    """The best quality in ``columns``, if somebody has asked since the last value came."""
     lost: bool = False
 
     def write(self, batch: Batch) -> None:
@@ -34,20 +42,47 @@ class _Standing:
         column.value[at] = batch.value
         column.quality[at] = batch.quality
         column.time_ns[at] = batch.time_ns
+        self.copied.pop(batch.column, None)
+        self.best = None
 
-    def write_newest(self) -> None:
-        for batch in self.newest.values():
-            self.write(batch)
-        self.newest.clear()
+    def shown(self, column: Column) -> Batch:
+        """The last values of ``column``."""
+        newest = self.newest.get(column)
+        if newest is not None:
+            if self.is_whole(column, newest):
+                return newest if not newest.lost else replace(newest, lost=False)
+            self.write(newest)
+            del self.newest[column]
+        copied = self.copied.get(column)
+        if copied is None:
+            one = self.columns[column]
+            copied = self.copied[column] = Batch(one.device, one.tag, one.value.copy(), one.quality.copy(), one.time_ns.copy())
+        return copied
+
+    def is_whole(self, column: Column, batch: Batch) -> bool:
+        """Whether ``batch`` has every value of ``column``, in its order."""
+        if self.whole.get(column) is batch.tag:
+            return True
+        if not np.array_equal(batch.tag, self.columns[column].tag):
+            return False
+        self.whole[column] = batch.tag
+        return True
 
 
 class Latest:
     def __init__(self) -> None:
         self._standings: dict[str, _Standing] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` told whenever a device is added. It must be quick, and raise nothing."""
+        self._listeners.append(listener)
 
     def add(self, device: Device) -> None:
         """Make room for a device; a device of the same name is replaced."""
         self._standings[device.name] = _stand(device)
+        for listener in self._listeners:
+            listener()
 
     def remove(self, device: Device) -> None:
         standing = self._standings.get(device.name)
@@ -75,13 +110,21 @@ class Latest:
         return standing.device if standing else None
 
     def batches(self, device: Device) -> Sequence[Batch]:
-        """The last values of every tag of ``device``: one batch for each column kind it has, copied."""
+        """The last values of every tag of ``device``: one batch for each column kind it has, in the order of their slots.
+
+        They do not change any more, may be kept, and are others' as well: nobody writes into them.
+        """
         standing = self._standings[device.name]
-        standing.write_newest()
-        return [
-            Batch(device=device, tag=one.tag, value=one.value.copy(), quality=one.quality.copy(), time_ns=one.time_ns.copy())
-            for one in standing.columns.values()
-        ]
+        return [standing.shown(column) for column in standing.columns]
+
+    def best_quality(self, device: Device) -> int:
+        """The best that is among the last values of ``device``; bad where it does not answer."""
+        standing = self._standings[device.name]
+        if standing.lost:
+            return Quality.BAD_NO_COMMUNICATION
+        if standing.newest or standing.best is None:
+            standing.best = min(int(batch.quality.min()) for batch in self.batches(device))
+        return standing.best
 
     def is_lost(self, device: Device) -> bool:
         """True while the device does not answer. False before the first answer or silence has been seen."""

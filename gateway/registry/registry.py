@@ -34,9 +34,9 @@ from gateway.registry.life import FOLLOWS, SHUT_OUT, LifeState
 from gateway.registry.tokens import Claims, claims_of, signed
 from gateway.registry.tracking import SAMPLE_S, Tracking
 from gateway.state import State
-from gateway.tasks import cancel
+from gateway.tasks import cancel, first_to_end
 from protocols.clock import Clock
-from protocols.model import Device
+from protocols.model import Device, Quality
 
 log = structlog.get_logger("holdfast.registry")
 
@@ -45,8 +45,9 @@ ENROLMENT_PREFIX: Final = "hfe_"
 MOST_ENTRIES: Final = 20_000
 MOST_CREDENTIALS: Final = 16
 """Good ones of one device."""
-START_S: Final = 60.0
-"""So long devices are looked at every second, for the first to be heard."""
+LISTEN_S: Final = 1.0
+"""Devices that were not heard yet are looked at so often, and no others."""
+UNHEARD: Final = frozenset({LifeState.REGISTERED, LifeState.PROVISIONED})
 KEY: Final = "device-tokens.key"
 PUSHING: Final = frozenset({"mqtt", "coap-server", "webhook"})
 """Types of connections whose devices come to us."""
@@ -127,6 +128,11 @@ class Registry:
         self._enrolments: dict[str, Enrolment] = {}
         self._shut: dict[str, str] = {}
         self._key: ec.EllipticCurvePrivateKey | None = None
+        self._unheard: set[str] = set()
+        """Devices that are active as soon as they have a good value."""
+        self._come = asyncio.Event()
+        """There may be more of them."""
+        latest.listen(self._come.set)
         self.tracking = Tracking(latest, clock)
         self.on_shut: Callable[[Device], None] = lambda _device: None
         """Called once with a device of which nothing is taken from now on, so that its tags are said to be out of service."""
@@ -162,21 +168,44 @@ class Registry:
             await cancel(task)
 
     async def _watch(self) -> None:
-        began = self._clock.monotonic()
+        """Sample all devices every SAMPLE_S, and listen to those that were not heard yet; where there are none, nothing is done."""
+        sample_s = self._clock.monotonic()
         while True:
             try:
-                await self.look()
+                if self._come.is_set() or self._clock.monotonic() >= sample_s:
+                    sample_s = self._clock.monotonic() + SAMPLE_S
+                    await self.look()
+                else:
+                    await self._heard(self._listened())
             except Unavailable as trouble:
                 log.warning("registry_not_kept", trouble=str(trouble))
-            now = self._clock.monotonic()
-            await self._clock.sleep_until(now + (1.0 if now - began < START_S else SAMPLE_S))
+            if not self._unheard and not self._come.is_set():
+                await first_to_end(self._clock.sleep_until(sample_s), self._come.wait())
+            if self._unheard or self._come.is_set():
+                await self._clock.sleep_until(self._clock.monotonic() + LISTEN_S)
 
     async def look(self) -> None:
         """Sample every device once; who was heard for the first time is active now."""
+        self._come.clear()
+        seen = await self.tracking.sample()
+        self._unheard = {device.name for device in self._latest.devices() if self._waits(device.name)}
+        await self._heard([name for name in seen if name in self._unheard])
+
+    def _waits(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        return not name.startswith("_") and (entry is None or entry.state in UNHEARD)
+
+    def _listened(self) -> list[str]:
+        """Who of those that were not heard yet has a good value now; it is sampled at once."""
+        devices = [device for name in self._unheard if (device := self._latest.device(name)) is not None]
+        return [one.name for one in devices if self._latest.best_quality(one) < Quality.UNCERTAIN and self.tracking.sample_one(one)]
+
+    async def _heard(self, names: Iterable[str]) -> None:
+        """Those called ``names``, of which something good was heard, are active now."""
         steps: list[Callable[[Database], None]] = []
-        for name in await self.tracking.sample():
-            entry = self._entries.get(name)
-            if entry is None or entry.state in (LifeState.REGISTERED, LifeState.PROVISIONED):
+        for name in names:
+            self._unheard.discard(name)
+            if self._waits(name):
                 with contextlib.suppress(NotThere):  # it has gone since it was looked at
                     steps.append(self._stepped(self.get(name), LifeState.ACTIVE, "gateway", "it has given a good value")[1])
         if steps:  # in one go: a disk may need a second for each
@@ -424,6 +453,8 @@ class Registry:
             self._shut[entry.name] = SHUT_OUT[entry.state]
         else:
             self._shut.pop(entry.name, None)
+        if entry.state in UNHEARD:
+            self._come.set()
 
 
 def _kill(db: Database, device: str, dead: Iterable[Token]) -> None:

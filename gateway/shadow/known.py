@@ -1,7 +1,8 @@
 """The last good value of every tag: what is known of a device that is away.
 
 ``latest`` forgets it, as it must, when a device falls silent. Here the columns are looked at every few seconds and what is not
-bad is kept, in columns, so that a plant with 10,000 tags costs a few array operations a device. To the disk it goes rarely (see
+bad is kept: mostly the batch itself that ``latest`` holds, so that a plant with 10,000 tags costs one question a device, and what
+has changed is found out when it is to be written. To the disk it goes rarely (see
 ``shadow.py``), as one text for each device.
 """
 
@@ -35,21 +36,30 @@ class Known:
         self.device = device
         self._before = before or {}
         self._columns: dict[Column, Batch] = {}
+        self._written: dict[Column, Batch] = {}
         self._slots: dict[str, int] | None = None
-        self.changed = False
-        """Whether a value has changed since it was written to the disk."""
 
     def look(self, batches: Sequence[Batch]) -> None:
         """Take over what is good in ``batches``, which are the whole device's."""
         for batch in batches:
-            bad = (batch.quality & _BAD) != 0
-            if bad.all():
-                continue
             before = self._columns.get(batch.column)
-            now = batch if before is None or not bad.any() else _kept(before, batch, bad)
-            if before is None or not (np.array_equal(before.value, now.value) and np.array_equal(before.quality, now.quality)):
-                self.changed = True
-            self._columns[batch.column] = now
+            if batch is before:
+                continue
+            if not batch.quality.any():  # all good, as nearly always
+                self._columns[batch.column] = batch
+                continue
+            bad = (batch.quality & _BAD) != 0
+            if not bad.all():
+                self._columns[batch.column] = batch if before is None or not bad.any() else _kept(before, batch, bad)
+
+    @property
+    def changed(self) -> bool:
+        """Whether a value is another than the one that was written to the disk."""
+        return any(column not in self._written or not _same(self._written[column], now) for column, now in self._columns.items())
+
+    def kept(self) -> None:
+        """What is known now is what is written to the disk."""
+        self._written = self._columns.copy()
 
     def one(self, tag: str) -> Reported | None:
         """Of one tag; None where it was never good."""
@@ -88,6 +98,10 @@ def unpacked(text: bytes | str) -> dict[str, Reported]:
     """Raises ValueError for what is none."""
     kept: dict[str, list[Any]] = msgspec.json.decode(text, type=dict[str, list[Any]])  # Any: a value, a quality, a time
     return {name: Reported(*one) for name, one in kept.items() if len(one) == 3}
+
+
+def _same(one: Batch, other: Batch) -> bool:
+    return one is other or (np.array_equal(one.value, other.value) and np.array_equal(one.quality, other.quality))
 
 
 def _kept(before: Batch, now: Batch, bad: np.ndarray[Any, np.dtype[np.bool_]]) -> Batch:  # Any: one dimension

@@ -34,7 +34,7 @@ from gateway.tasks import cancel
 from gateway.telemetry.clock_state import ClockState
 from protocols.clock import Clock
 from protocols.contract import Problem
-from protocols.model import Command, Device, Outcome, OutcomeState, Tag
+from protocols.model import Command, Device, Outcome, OutcomeState, Quality, Tag
 
 log = structlog.get_logger("holdfast.shadow")
 
@@ -48,7 +48,7 @@ DEADLINE_S: Final = 30.0
 DEVICES_AT_ONCE: Final = 16
 KEPT_AT_ONCE: Final = 200
 """Devices whose reported values are written together."""
-PORTION: Final = 20
+PORTION: Final = 50
 """Devices that are looked at before the loop may do something else."""
 
 
@@ -254,7 +254,7 @@ class Shadows:
 
     def _present(self, device: Device) -> bool:
         """Whether the device answers: it is not lost, and something of it is good."""
-        return not self._latest.is_lost(device) and any((batch.quality < _BAD).any() for batch in self._latest.batches(device))
+        return self._latest.best_quality(device) < Quality.BAD
 
     async def _look_on(self) -> None:
         keep_s = self._clock.monotonic() + KEEP_S
@@ -264,7 +264,8 @@ class Shadows:
                     self._look(device)
                 if count % PORTION == PORTION - 1:
                     await asyncio.sleep(0)
-            self._changed.set()  # a device may be back
+            if any(one.is_open for shadow in self._shadows.values() for one in shadow.desired.values()):
+                self._changed.set()  # a device may be back
             if self._clock.monotonic() >= keep_s:
                 keep_s = self._clock.monotonic() + KEEP_S
                 await self._keep()
@@ -272,11 +273,16 @@ class Shadows:
 
     async def _keep(self) -> None:
         """Write what was reported, where it has changed: many devices in one go, for a disk may need a second for each."""
-        changed = [(name, known) for name, known in self._known.items() if known.changed]
+        changed: list[tuple[str, Known]] = []
+        for count, (name, known) in enumerate(list(self._known.items())):
+            if known.changed:
+                changed.append((name, known))
+            if count % PORTION == PORTION - 1:
+                await asyncio.sleep(0)
         for first in range(0, len(changed), KEPT_AT_ONCE):
             some = changed[first : first + KEPT_AT_ONCE]
             for _, known in some:
-                known.changed = False
+                known.kept()
             await self._store(_all_of([_reported_of(name, known.all()) for name, known in some]))
 
     async def _store(self, work: Callable[[Database], None]) -> None:
@@ -381,9 +387,6 @@ class Shadows:
             say("wish", device=device, tag=tag, version=now.version, state=now.state.value, detail=now.detail)
         await self._store(_wish_of(device, tag, now))
         return shadow.desired.get(tag) is now
-
-
-_BAD: Final = 0x80000000
 
 
 def _tag(device: Device, name: str) -> Tag | None:

@@ -37,7 +37,7 @@ def test_what_has_not_changed_is_not_written_again() -> None:
     known = Known(DEVICE)
     known.look([floats(1.5, 2.5)])
     assert known.changed
-    known.changed = False
+    known.kept()
     known.look([floats(1.5, 2.5, time_ns=9)])
     known.look([floats(0.0, 0.0, quality=(Quality.BAD_TIMEOUT, Quality.BAD_TIMEOUT))])
     assert not known.changed
