@@ -419,19 +419,9 @@ def _enter(namespace: Path) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
 
 
-def _outside() -> Path:
-    """The machine's own network: that of most processes, sites left aside. Whoever called may be in a site, and pid 1 may not be asked."""
-    inside = {each.stat().st_ino for each in Path("/run/netns").glob("hf-*")}
-    found: dict[int, list[Path]] = {}
-    for path in Path("/proc").glob("[0-9]*/ns/net"):
-        with contextlib.suppress(OSError):  # it has ended, or may not be asked
-            found.setdefault(path.stat().st_ino, []).append(path)
-    return max((paths for number, paths in found.items() if number not in inside), key=len)[0]
-
-
 async def _proxy(site: Site) -> None:
     listener = socket.create_server((str(CONTROLLER.ip), PROXY_PORT), backlog=64)
-    _enter(_outside())
+    _enter(Path("/run/netns", site.outside))
     async with await asyncio.start_server(_serve, sock=listener) as server:
         await server.serve_forever()
 
