@@ -81,6 +81,8 @@ class Making:
 
 
 def git(*words: str) -> str:
+    if not (ROOT / ".git").exists():
+        raise CannotMake(f"{ROOT} is no git checkout: bundles are made from one, for git says what belongs to the tree and of when it is")
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
