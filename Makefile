@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench bench-peers profile long run docs release-api lint-ansible lock clean packages bundle bundle-key
+.PHONY: help demo test check bench bench-peers profile long run docs release-api lint-ansible lock clean packages image bundle bundle-key
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,10 @@ lock: .venv/.dev ## resolve the dependencies anew
 bundle: .venv/.dev ## everything for a site without internet, in one signed file: make bundle KEY=private.pem
 	@test -n "$(KEY)" || { echo 'Which key signs? make bundle KEY=private.pem (make bundle-key KEY=private.pem makes one)' >&2; exit 1; }
 	@$(BIN)/python -m tools.bundle make --key "$(KEY)" $(ARGS)
+
+image: .venv/.dev ## the container: built, tested and kept in build/image (as root on Debian; BASE=image@digest)
+	@tools/packages podman runc netavark aardvark-dns iptables mmdebstrap mosquitto
+	HOLDFAST_IMAGE=1 BASE="$(BASE)" $(BIN)/python -m pytest -v -x tests/images $(ARGS)
 
 bundle-key: .venv/.dev ## the key pair that bundles are signed with: make bundle-key KEY=private.pem
 	@test -n "$(KEY)" || { echo 'Where to? make bundle-key KEY=private.pem' >&2; exit 1; }
