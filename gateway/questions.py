@@ -49,6 +49,10 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="ex
     last: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class Roll(msgspec.Struct, frozen=True, tag_field="ask", tag="roll"):
+    """Begin new segments, so that all that is stored until now lies in files that are not written to any more."""
+
+
 class Trace(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="trace"):
     """The frames of a connection as they pass; with ``until_trouble``, those around the first trouble."""
 
@@ -65,7 +69,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="read
     request: Annotated[bytes, msgspec.Meta(max_length=256)]
 
 
-OfJournal = Stat | Verify | Tail | Export
+OfJournal = Stat | Verify | Tail | Export | Roll
 OfConnection = Trace | Read
 Request = OfJournal | OfConnection | OfCommands | OfIdentity | OfAudit | OfRevisions | OfDiagnostics | OfHealth
 
@@ -74,6 +78,9 @@ async def answer(journal: Journal, request: OfJournal) -> Lines:
     """The lines that answer ``request``."""
     if isinstance(request, Stat):
         yield msgspec.to_builtins(journal.ledger())
+    elif isinstance(request, Roll):
+        await journal.roll()
+        yield {"rolled": True}
     elif isinstance(request, Verify):
         yield msgspec.to_builtins(await journal.verify())
     elif isinstance(request, Export):

@@ -39,6 +39,7 @@ class _Later:
 LATER: Final = {
     "apply": _Later("gateway.cli.revisions", "apply"),
     "audit": _Later("gateway.cli.audit", "audit"),
+    "backup": _Later("gateway.cli.backup", "backup"),
     "browse": _Later("gateway.cli.browse", "browse"),
     "command": _Later("gateway.cli.command", "command"),
     "confirm": _Later("gateway.cli.revisions", "confirm"),
@@ -56,6 +57,7 @@ LATER: Final = {
     "plan": _Later("gateway.cli.revisions", "plan"),
     "repairs": _Later("gateway.cli.repairs", "repairs"),
     "register-map": _Later("gateway.cli.faces", "register_map"),
+    "restore": _Later("gateway.cli.backup", "restore"),
     "rollback": _Later("gateway.cli.revisions", "rollback"),
     "scan": _Later("gateway.cli.scan", "scan"),
     "support": _Later("gateway.cli.support", "support"),

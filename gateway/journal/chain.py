@@ -112,9 +112,9 @@ class Chain:
 
     # opening
 
-    def open(self, head: Head | None = None) -> bool:
+    def open(self, head: Head | None = None, renew: bool = False) -> bool:
         """Find out what is there and mend it. ``head`` is what is known beside the segments. Returns whether the last close was a
-        clean one, so that the epoch goes on."""
+        clean one, so that the epoch goes on; never with ``renew``."""
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
@@ -127,7 +127,7 @@ class Chain:
         elif head is not None and not segments:
             self.book.begin_at(head.first)
         _know_times(segments, told, state)
-        clean = bool(segments) and state is not None and self._resume(segments[-1], state)
+        clean = not renew and bool(segments) and state is not None and self._resume(segments[-1], state)
         self._take_over(segments, told, clean, head)
         if head is not None:
             self._absent(self.book.next, head.next - 1, head.epoch)

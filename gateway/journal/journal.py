@@ -126,8 +126,9 @@ class Journal:
         self._listeners: list[tuple[Lane, Listener]] = []
 
     @classmethod
-    async def open(cls, options: JournalOptions, *, clock: Clock, base: Path = Path()) -> Journal:
-        """Open the journal in ``options.path`` (relative to ``base``), creating or mending it as need be.
+    async def open(cls, options: JournalOptions, *, clock: Clock, base: Path = Path(), renew: bool = False) -> Journal:
+        """Open the journal in ``options.path`` (relative to ``base``), creating or mending it as need be. ``renew``: it is a copy, and
+        begins a new epoch whatever it says, for the original may have gone on with the same numbers.
 
         Raises JournalBusy if another process has it open, StorageError if the folder cannot be used at all.
         """
@@ -136,7 +137,7 @@ class Journal:
         store = Store(base / options.path, options, books, definitions)
         journal = cls(store, options, clock, books, definitions)
         try:
-            await journal._loop.run_in_executor(journal._writer, store.open, clock)
+            await journal._loop.run_in_executor(journal._writer, store.open, clock, renew)
         except BaseException:
             journal._writer.shutdown(wait=False)
             raise
@@ -492,6 +493,10 @@ class Journal:
             missing=sum(after[lane][1] - before[lane][1] for lane in LANES),
             repaired=tuple(name for lane in LANES for name in after[lane][2][len(before[lane][2]) :]),
         )
+
+    async def roll(self) -> None:
+        """Begin new segments: what is durable now lies in files that are sealed, and can be copied."""
+        await self._loop.run_in_executor(self._writer, self._store.roll, self._clock)
 
     async def close(self) -> None:
         """Store what has gathered and let go of the folder. What cannot be stored is lost, and said."""

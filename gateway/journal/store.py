@@ -37,6 +37,8 @@ EVENTS_SHARE: Final = 8
 """The events lane may always keep this fraction of the bytes."""
 AGE_SHARE: Final = 8
 """A segment is closed after this fraction of the greatest age, so that a slow lane can forget too."""
+RENEWED: Final = 1 << 24
+"""A copy goes on somewhere in so many generations: also where no clock is to be trusted it hardly meets one of the original's."""
 RESERVE_BYTES: Final = 256 * 1024
 """Space held back so that a count can be stored on a disk that somebody else has filled."""
 COMMIT_BYTES: Final = 4 * PAGE
@@ -74,7 +76,7 @@ class Store:
 
     # opening
 
-    def open(self, clock: Clock) -> None:
+    def open(self, clock: Clock, renew: bool = False) -> None:
         """Take the lock and open both lanes, mending what needs it. Raises JournalBusy or StorageError."""
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,18 +84,19 @@ class Store:
         self._take_lock()
         try:
             refuse_newer(self.folder)
-            self._open(clock)
+            self._open(clock, renew)
         except BaseException:
             self._let_go()
             raise
 
-    def _open(self, clock: Clock) -> None:
+    def _open(self, clock: Clock, renew: bool) -> None:
         self._heads.recall()
         told = self._heads.told
-        clean = {lane: chain.open(told.get(lane)) for lane, chain in self.chains.items()}
+        clean = {lane: chain.open(told.get(lane), renew) for lane, chain in self.chains.items()}
         epochs = [chain.highest_epoch() for chain in self.chains.values()] + [each.epoch for each in told.values()]
         known = max(epochs) // len(LANES)
-        generation = max(known + 1, self._first_generation(clock))
+        ahead = 1 + (int.from_bytes(os.urandom(4), "little") % RENEWED if renew else 0)
+        generation = max(known + ahead, self._first_generation(clock))
         for lane, chain in self.chains.items():
             if not clean[lane]:
                 chain.begin(generation * len(LANES) + LANE_NUMBER[lane])
@@ -216,6 +219,13 @@ class Store:
         self._make_room(0, moment)
         if self.free_bytes > self.options.min_free_bytes:
             self._hold_reserve()
+        self._tell_heads()
+
+    def roll(self, clock: Clock) -> None:
+        """Close every active segment that has records."""
+        moment = self._now(clock)
+        for chain in self.chains.values():
+            chain.roll_if_older(moment.trusted_ns + 1, moment)
         self._tell_heads()
 
     def _make_room(self, need: int, moment: Moment) -> None:

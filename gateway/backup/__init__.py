@@ -1,0 +1,1 @@
+"""One file of everything that the gateway knows, and back: ``holdfast backup`` and ``holdfast restore``."""
