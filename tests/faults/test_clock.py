@@ -52,6 +52,7 @@ class WallClock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",  # seconds until it looks at the file again; at every call would cost too much
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # with it whoever waits for the interpreter spins: ten times the processor
             "NO_FAKE_STAT": "1",
         }
 
