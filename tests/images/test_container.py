@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +82,18 @@ def alone(image: str, broker: str) -> None:
     _words("ip", "link", "set", "lo", "up")
 
 
+@cache
+def revision() -> str:
+    """As it was when this began: others may commit meanwhile."""
+    return _words("git", "rev-parse", "HEAD")
+
+
+@cache
+def moment() -> int:
+    """What everything in the image bears as its time."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH") or _words("git", "log", "-1", "--format=%ct", revision()))
+
+
 def version() -> str:
     return _words(sys.executable, "-c", "from importlib.metadata import version; print(version('holdfast'))")
 
@@ -106,12 +119,11 @@ def _base(podman: Podman, name: str, file: str, packages: str) -> None:
 
 
 def _built(podman: Podman, tag: str, *more: str) -> str:
-    moment = os.environ.get("SOURCE_DATE_EPOCH") or _words("git", "log", "-1", "--format=%ct")
-    arguments = {"BASE": BASE, "VERSION": version(), "REVISION": _words("git", "rev-parse", "HEAD")}
-    arguments["CREATED"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(moment)))
+    arguments = {"BASE": BASE, "VERSION": version(), "REVISION": revision()}
+    arguments["CREATED"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment()))
     told = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     network = "none" if BASE.startswith("localhost/") else "host"
-    words = ("build", f"--network={network}", "--pull=never", "--format=docker", f"--timestamp={moment}", *told, *more, "--tag", tag)
+    words = ("build", f"--network={network}", "--pull=never", "--format=docker", f"--timestamp={moment()}", *told, *more, "--tag", tag)
     podman(*words, str(CONTEXT))
     return tag
 
@@ -130,7 +142,7 @@ def test_the_image_says_what_it_is(podman: Podman, image: str, capsys: pytest.Ca
     assert told["Healthcheck"]["Test"][:3] == ["CMD", SAID, "health"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in settings["Labels"].items()}
     assert labels["version"] == version()
-    assert labels["revision"] == _words("git", "rev-parse", "HEAD")
+    assert labels["revision"] == revision()
     assert labels["base.name"] == BASE
     assert podman("run", "--rm", "--network=none", image, "--version").endswith(version())
     with capsys.disabled():
