@@ -276,13 +276,17 @@ def _secrets(folder: Path) -> None:
     """Passwords, as the how-to page makes them: each readable by the one user who needs it."""
     folder.mkdir()
     passwords = folder / "broker-passwords"
-    passwords.touch()
+    lines = []
     for name in ("gateway", "consumer"):
         word = secrets.token_urlsafe(24)
         (folder / f"{name}-password").write_text(word)
         os.chown(folder / f"{name}-password", 10001, 10001)
-        _words("mosquitto_passwd", "-b", str(passwords), name, word)
-    os.chown(passwords, 1883, 1883)
+        lines.append(f"{name}:{word}\n")
+    passwords.write_text("".join(lines))
+    _words("mosquitto_passwd", "-U", str(passwords))
+    for file in (passwords, folder.parent / "mosquitto" / "acl"):
+        os.chown(file, 1883, 1883)
+        file.chmod(0o400)
     for file in folder.iterdir():
         file.chmod(0o400)
 
@@ -402,7 +406,7 @@ def _another_container_takes_over(plant: Plant) -> None:
     began = time.monotonic()
     assert plant.stack.stop("gateway") == 0
     assert time.monotonic() - began < float(seconds.removesuffix("s"))
-    assert plant.podman.run("logs", plant.gateway).stdout.count('"event":"stopped"') == 1
+    assert plant.podman.run("logs", plant.gateway).stderr.count('"event":"stopped"') == 1
     plant.stack.remove("gateway")
     plant.stack.up("gateway")
     _until("the next one is healthy", plant.healthy, plant)
