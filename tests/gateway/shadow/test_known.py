@@ -41,3 +41,13 @@ def test_what_has_not_changed_is_not_written_again() -> None:
     known.look([floats(1.5, 2.5, time_ns=9)])
     known.look([floats(0.0, 0.0, quality=(Quality.BAD_TIMEOUT, Quality.BAD_TIMEOUT))])
     assert not known.changed
+
+
+def test_what_changed_and_changed_back_is_not_written_again() -> None:
+    known = Known(DEVICE)
+    known.look([floats(1.5, 2.5)])
+    known.kept()
+    known.look([floats(9.9, 2.5)])
+    assert known.changed
+    known.look([floats(1.5, 2.5)])
+    assert not known.changed
