@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Final
@@ -40,10 +41,21 @@ PARTS: Final = ("gateway", "holdfast", "protocols", "tui", "pyproject.toml", "RE
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the folder that the image is built from.")
     parser.add_argument("folder", type=Path, help="where to; what is there is replaced, but for wheels that are the right ones")
+    parser.add_argument("--base", default="", help="the image that it is built on, best with its digest (what the Containerfile names)")
     parser.add_argument("--arch", choices=("x86_64", "aarch64"), default="x86_64")
     parser.add_argument("--extras", default=",".join(EXTRAS), help="comma-separated (%(default)s)")
     given = parser.parse_args()
     make(given.folder, given.arch, [name for name in given.extras.split(",") if name])
+    told = {"VERSION": version(), "REVISION": revision(), "CREATED": datetime.fromtimestamp(epoch(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    file = given.folder / "Containerfile"
+    file.write_text(filled(file.read_text(), {**told, "BASE": given.base} if given.base else told))
+
+
+def filled(containerfile: str, arguments: Mapping[str, str]) -> str:
+    """``containerfile`` with ``arguments`` as its defaults: podman keeps a label of an earlier build where only --build-arg differs."""
+    for name, value in arguments.items():
+        containerfile = re.sub(rf"^(ARG {name}=).*$", rf"\g<1>{value}", containerfile, flags=re.MULTILINE)
+    return containerfile
 
 
 def make(folder: Path, arch: str, extras: Iterable[str]) -> None:
@@ -150,6 +162,12 @@ def _own_wheel(source: Path, wheels: Path) -> Path:
     subprocess.run([*command, "--wheel-dir", str(wheels), str(source)], check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch())})
     shutil.rmtree(source)
     return next(wheels.glob("holdfast-*.whl"))
+
+
+def revision() -> str:
+    """The last commit, or nothing where this is no git checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def epoch() -> int:

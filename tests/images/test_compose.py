@@ -106,3 +106,11 @@ def test_what_the_gateway_needs_is_found_with_its_extras() -> None:
     """And nothing of an extra that is not wanted."""
     assert {"uvloop", "numpy", "python-snap7"} <= build.closure(["s7"], "x86_64")
     assert not {"python-snap7", "pyarrow", "strawberry-graphql"} & build.closure([], "x86_64")
+
+
+def test_labels_are_written_into_what_is_built() -> None:
+    """Version, revision and base are in the Containerfile of the context itself, so that whoever builds it gets the right labels."""
+    filled = build.filled((HERE / "Containerfile").read_text(), {"VERSION": "9.9", "BASE": "debian@sha256:ab"})
+    assert "\nARG VERSION=9.9\n" in filled
+    assert filled.count("ARG BASE=debian@sha256:ab\n") == 1
+    assert "\nARG BASE\n" in filled

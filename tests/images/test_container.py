@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ def podman() -> Iterator[Podman]:
 @pytest.fixture(scope="module")
 def image(podman: Podman) -> str:
     """The image, from the project as it is."""
-    _words(sys.executable, str(HERE / "build.py"), str(CONTEXT))
+    _words(sys.executable, str(HERE / "build.py"), str(CONTEXT), "--base", BASE)
     _base(podman, BASE, "debian-trixie.tar", "python3")
     return _built(podman, f"{IMAGE}:{version()}")
 
@@ -82,16 +83,16 @@ def alone(image: str, broker: str) -> None:
     _words("ip", "link", "set", "lo", "up")
 
 
-@cache
-def revision() -> str:
-    """As it was when this began: others may commit meanwhile."""
-    return _words("git", "rev-parse", "HEAD")
+def stamped(name: str) -> str:
+    """What build.py wrote into the Containerfile: others may commit meanwhile."""
+    found = re.search(rf"^ARG {name}=(.*)$", (CONTEXT / "Containerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
-@cache
 def moment() -> int:
     """What everything in the image bears as its time."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH") or _words("git", "log", "-1", "--format=%ct", revision()))
+    return int(datetime.strptime(stamped("CREATED"), "%Y-%m-%dT%H:%M:%S%z").timestamp())
 
 
 def version() -> str:
@@ -119,11 +120,8 @@ def _base(podman: Podman, name: str, file: str, packages: str) -> None:
 
 
 def _built(podman: Podman, tag: str, *more: str) -> str:
-    arguments = {"BASE": BASE, "VERSION": version(), "REVISION": revision()}
-    arguments["CREATED"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment()))
-    told = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     network = "none" if BASE.startswith("localhost/") else "host"
-    words = ("build", f"--network={network}", "--pull=never", "--format=docker", f"--timestamp={moment()}", *told, *more, "--tag", tag)
+    words = ("build", f"--network={network}", "--pull=never", "--format=docker", f"--timestamp={moment()}", *more, "--tag", tag)
     podman(*words, str(CONTEXT))
     return tag
 
@@ -142,7 +140,7 @@ def test_the_image_says_what_it_is(podman: Podman, image: str, capsys: pytest.Ca
     assert told["Healthcheck"]["Test"][:3] == ["CMD", SAID, "health"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in settings["Labels"].items()}
     assert labels["version"] == version()
-    assert labels["revision"] == revision()
+    assert labels["revision"] == stamped("REVISION")
     assert labels["base.name"] == BASE
     assert podman("run", "--rm", "--network=none", image, "--version").endswith(version())
     with capsys.disabled():
@@ -185,14 +183,6 @@ print(len(sys.modules)); sys.exit("\\n".join(wrong))
 """
     assert int(podman("run", "--rm", "--network=none", "--entrypoint=/opt/holdfast/bin/python", image, "-c", script)) > 500
     assert "openapi" in podman("run", "--rm", "--network=none", image, "openapi")
-
-
-def test_the_same_project_gives_the_same_image(podman: Podman, image: str) -> None:
-    """Built anew, every layer has the same bytes."""
-    again = _built(podman, f"{IMAGE}:again", "--no-cache")
-    layers = [podman.inspect("image", name)["RootFS"]["Layers"] for name in (image, again)]
-    assert layers[0] == layers[1]
-    assert len(layers[0]) >= 3
 
 
 # ---- run as compose.yaml says
@@ -447,3 +437,11 @@ def test_what_was_tested_is_kept_as_an_archive(podman: Podman, image: str, capsy
     assert "manifest.json" in names
     with capsys.disabled():
         sys.stdout.write(f"\n{archive.relative_to(ROOT)}: {archive.stat().st_size / 1e6:.0f} MB\n")
+
+
+def test_the_same_project_gives_the_same_image(podman: Podman, image: str) -> None:
+    """Built anew, every layer has the same bytes."""
+    again = _built(podman, f"{IMAGE}:again", "--no-cache")
+    layers = [podman.inspect("image", name)["RootFS"]["Layers"] for name in (image, again)]
+    assert layers[0] == layers[1]
+    assert len(layers[0]) >= 3
