@@ -12,8 +12,8 @@ from tests.faults.journal.crash import judge, writers
 from tests.faults.journal.plant import LONG, Witness
 from tests.peers.disk import disk
 
-KILLS = 1000 if LONG else 50
-CUTS = 1000 if LONG else 50
+KILLS = 1000 if LONG else 25
+CUTS = 1000 if LONG else 25
 LIVES = 25
 """Deaths of one journal, before a new one is begun."""
 
