@@ -13,6 +13,7 @@ NODE := tests/peers/node
 RED := tests/bench/peers/node-red
 TB := build/bench/peers/tb
 SNAP7 := build/peers/snap7
+CYCLONEDX := build/peers/cyclonedx
 ANSIBLE := build/ansible
 COLLECTIONS := build/collections
 SITE ?= site.yaml
@@ -34,7 +35,7 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 	@tools/packages --optional mosquitto
 	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
 
-test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made ## every test, with real peers; two runs side by side, one with ARGS
+test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made $(CYCLONEDX)/.made ## every test, with real peers; two runs side by side, one with ARGS
 	$(BIN)/python -m tests $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import directions, generated documents, the API against the released one
@@ -57,7 +58,7 @@ profile: .venv/.dev ## where the gateway's time goes at full speed (a minute)
 	@tools/packages $(COMPILER) mosquitto
 	$(BIN)/python -m tests.bench.profile $(ARGS)
 
-long: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made ## the campaigns with their large figures (hours)
+long: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made $(CYCLONEDX)/.made ## the campaigns with their large figures (hours)
 	HOLDFAST_CAMPAIGN=long $(BIN)/python -m pytest -rP $(or $(ARGS),tests/faults tests/fuzz)
 
 run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
@@ -117,6 +118,10 @@ $(NODE)/node_modules/.made: $(NODE)/package-lock.json
 	@touch $@
 
 $(SNAP7)/.made: tests/peers/snap7.lock | .venv/.dev
+	$(PIP) --require-hashes --no-deps --upgrade --target $(@D) -r $<
+	@touch $@
+
+$(CYCLONEDX)/.made: tests/tools/cyclonedx.lock | .venv/.dev
 	$(PIP) --require-hashes --no-deps --upgrade --target $(@D) -r $<
 	@touch $@
 
