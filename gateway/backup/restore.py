@@ -31,11 +31,17 @@ from gateway.backup.envelope import MAGIC, Opened, Unsealed, is_sealed
 from gateway.backup.make import AUDIT
 from gateway.config import model
 from gateway.config.templates import FOLDER as TEMPLATES
+from gateway.control import SOCKET
 from gateway.journal import LOCK, Journal, JournalBusy
 from gateway.journal.segment import sync_folder
+from gateway.state import FILE
 from protocols.clock import Clock
 
 BESIDE: Final = ".restoring"
+OF_STATE: Final = frozenset({FILE, f"{FILE}-journal", "kept"})
+OF_JOURNAL: Final = frozenset({"events", "telemetry", "heads", "history", "quarantine", "reserve", LOCK, SOCKET, "state"})
+"""What a backup brings back, or is made anew. Everything else in the folder is carried over: numbers that must never be used twice, for one
+(OSCORE's, where its state_folder lies there)."""
 _AT_FDCWD: Final = -100
 _EXCHANGE: Final = 2
 
@@ -181,6 +187,9 @@ class _Restoring:
         places, about, replaced = self._places, self._about, list[Path]()
         kept = self._keep_audit(places)
         self._record(places, about)
+        _carry(places.state, self._staged_state, OF_STATE)
+        if about.journal:
+            _carry(places.journal, places.staged_journal, OF_JOURNAL)
         if about.journal:
             asyncio.run(_renewed(places, self._clock))
         number = self._clock.time_ns()
@@ -302,6 +311,26 @@ def _write(target: Path, portions: Iterator[bytes]) -> None:
         os.fsync(file.fileno())
 
 
+def _carry(old: Path, staged: Path, own: frozenset[str]) -> None:
+    """Copy what the folder that is replaced has besides its own, and what the backup does not bring."""
+    for path in old.iterdir() if old.exists() else ():
+        target = staged / path.name
+        if path.name in own or BESIDE in path.name or target.exists() or not (path.is_file() or path.is_dir()):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, target, symlinks=True)
+        else:
+            shutil.copy2(path, target, follow_symlinks=False)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _own(path: Path, like: Path) -> None:
     """As root: give it to whoever has ``like``, or the folder that it lies in. A single file keeps its mode too."""
     while not like.exists():
@@ -318,6 +347,8 @@ def _sync_tree(path: Path) -> None:
     for each in (path, *path.rglob("*")):
         if each.is_dir():
             sync_folder(each)
+        elif each.is_file():
+            _sync(each)
 
 
 def _exchange(one: Path, other: Path) -> None:

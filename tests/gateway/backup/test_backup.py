@@ -72,6 +72,7 @@ async def test_a_backup_comes_back_and_a_consumer_confuses_nothing(tmp_path: Pat
                 await asyncio.to_thread(holdfast, "health", file, "--wait", "30")
                 assert "stop it first" in await asyncio.to_thread(holdfast, "restore", file, out, *phrase, code=1)
                 await asyncio.to_thread(gateway.stop)
+                (folder / "journal" / "oscore-1234").write_text("2000")  # numbers that must never be used twice
                 before = content(folder)
                 await asyncio.to_thread(refused, file, out, tmp_path)
                 assert content(folder) == before
@@ -79,6 +80,7 @@ async def test_a_backup_comes_back_and_a_consumer_confuses_nothing(tmp_path: Pat
                 done = json.loads(await asyncio.to_thread(holdfast, "restore", file, out, *phrase))
                 assert (done["journal"], done["audit_kept"]) == (True, True)
                 assert done["replaced"]
+                assert (folder / "journal" / "oscore-1234").read_text() == "2000"
                 assert all(map(os.path.exists, done["replaced"]))
                 epochs = sorted({epoch_of(path) for path in segments(folder)})
                 assert epochs[0] == epoch  # what was in the backup
