@@ -35,7 +35,7 @@ demo: .venv/.demo ## a simulated plant, a broker, the gateway and a consumer; sh
 	@tools/packages --optional mosquitto
 	@$(BIN)/holdfast demo $(if $(outage),--outage $(outage)) $(if $(for),--for $(for)) $(ARGS)
 
-test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made $(CYCLONEDX)/.made ## every test, with real peers; two runs side by side, one with ARGS
+test: packages .venv/.dev $(NODE)/node_modules/.made $(SNAP7)/.made $(CYCLONEDX)/.made ## every test, with real peers; three runs side by side, one with ARGS
 	$(BIN)/python -m tests $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import directions, generated documents, the API against the released one
