@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def filled(containerfile: str, arguments: Mapping[str, str]) -> str:
-    """``containerfile`` with ``arguments`` as its defaults: podman keeps a label of an earlier build where only --build-arg differs."""
+    """``containerfile`` with ``arguments`` written out: podman 4.3 keeps a label of an earlier build where only an ARG differs."""
     for name, value in arguments.items():
-        containerfile = re.sub(rf"^(ARG {name}=).*$", rf"\g<1>{value}", containerfile, flags=re.MULTILINE)
+        containerfile = re.sub(rf"^(ARG {name}=).*$", rf"\g<1>{value}", containerfile, flags=re.MULTILINE).replace(f"${{{name}}}", value)
     return containerfile
 
 

@@ -113,4 +113,5 @@ def test_labels_are_written_into_what_is_built() -> None:
     filled = build.filled((HERE / "Containerfile").read_text(), {"VERSION": "9.9", "BASE": "debian@sha256:ab"})
     assert "\nARG VERSION=9.9\n" in filled
     assert filled.count("ARG BASE=debian@sha256:ab\n") == 1
-    assert "\nARG BASE\n" in filled
+    assert "\nFROM debian@sha256:ab AS build\n" in filled
+    assert 'image.version="9.9"' in filled
