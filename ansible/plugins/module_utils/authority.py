@@ -59,6 +59,9 @@ BACK: Final = timedelta(days=1)
 USAGES: Final = ("client", "server", "both")
 ISSUING, NEXT, PREVIOUS = "authority", "next", "previous"
 ROLES: Final = (ISSUING, NEXT, PREVIOUS)
+KINDS: Final = ("key", "crl", "pem")
+KEEP, TAKE = b"keep", b"take"
+"""How far a switch has come: the issuing authority becomes the previous one, or the next one the issuing one."""
 STAGES: Final = ("prepared", "switched", "retired")
 
 
@@ -123,15 +126,14 @@ class Authority:
         """Make it where there is none, and bring what hosts get up to date. Says whether anything changed."""
         with self._locked():
             made = not self.exists()
-            if made and self._present():
-                raise Refused(f"{self.folder}: a succession was cut short: bring it to the stage switched first")
             if made:
-                if self._file(ISSUING, "key").exists():
-                    raise Refused(
-                        f"{self.folder}: there is a key (authority.key) and no authority.pem: bring it back, or move the key away"
-                    )
-                self._make(ISSUING, name, days)
+                self._make_first(name, days)
             return self._publish() or made
+
+    def _make_first(self, name: str, days: int) -> None:
+        if self._file(ISSUING, "key").exists():
+            raise Refused(f"{self.folder}: there is a key (authority.key) and no authority.pem: bring it back, or move the key away")
+        self._make(ISSUING, name, days)
 
     def succeed(self, stage: str, name: str, days: int) -> bool:
         """Bring a succession to ``stage``: a next authority is trusted; it issues and the old one is trusted; the old one is gone."""
@@ -147,19 +149,32 @@ class Authority:
         return True
 
     def _switch(self) -> bool:
+        """The next one takes the place of the issuing one; a note says how far it has come, so that a play that is cut short goes on."""
         if self._file(PREVIOUS, "pem").exists() and not self._file(NEXT, "pem").exists():
             return False
         if not self._file(NEXT, "pem").exists():
             raise Refused(f"{self.folder}: no next authority was prepared, so hosts do not trust it yet: begin with the stage prepared")
-        if not self._file(PREVIOUS, "pem").exists():  # else an earlier play was cut short after it
-            self._move(ISSUING, PREVIOUS)
-        self._move(NEXT, ISSUING)
+        self._write(self._note, KEEP)
+        self._finish_switch()
         return True
 
-    def _move(self, role: str, to: str) -> None:
-        for kind in ("key", "crl", "pem"):  # the certificate last: it says that the rest is there
+    @property
+    def _note(self) -> Path:
+        return self.folder / ".switching"
+
+    def _finish_switch(self) -> None:
+        if self._note.read_bytes() == KEEP:
+            self._copy(ISSUING, PREVIOUS)
+            self._write(self._note, TAKE)
+        self._copy(NEXT, ISSUING)
+        for kind in KINDS:
+            self._file(NEXT, kind).unlink(missing_ok=True)
+        self._note.unlink()
+
+    def _copy(self, role: str, to: str) -> None:
+        for kind in KINDS:
             if self._file(role, kind).exists():
-                self._file(role, kind).rename(self._file(to, kind))
+                self._write(self._file(to, kind), self._file(role, kind).read_bytes(), mode=0o600 if kind == "key" else 0o644)
 
     def _retire(self) -> bool:
         there = [self._file(PREVIOUS, kind) for kind in ("pem", "crl", "key")]
@@ -385,6 +400,8 @@ class Authority:
             self._write_if_other(self.folder / ".gitignore", b"*\n")  # keys have no place in a repository
             with (self.folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                if self._note.exists():
+                    self._finish_switch()
                 yield
         except OSError as error:
             raise Refused(f"{error.filename or self.folder}: {error.strerror}: the authority's folder must be writable") from error
