@@ -23,7 +23,7 @@ WANTED: Final = ("base-files", "libstdc++6", "netbase", "python3")
 INSTALLING: Final = frozenset(("awk", "debconf", "dpkg", "readline-common"))
 """Needed by the scripts of packages, which do not run here, or by a person at a terminal."""
 LEFT: Final = re.compile(
-    r"/usr/s?bin/(?!python3[.0-9]*$)|/usr/share/doc/(?!.*/copyright$)"
+    r"/usr/s?bin/(?!python3[.0-9]*$)|/usr/share/doc/(?!.*/copyright$|[^/]+$)"
     r"|/usr/share/(applications|base-files|binfmts|bug|dict|doc-base|gcc|gdb|info|lintian|locale|man|menu|perl5|pixmaps|readline)/"
     r"|/usr/lib/([a-z0-9_]+-linux-gnu/gconv|binfmt\.d|tmpfiles\.d|valgrind)/|/usr/(games|include|src)/"
     r"|/etc/(apt|default|dpkg|profile|skel|update-motd\.d)|/var/(backups|cache|spool|mail|local|opt)/|/(boot|home|root)/"
