@@ -531,6 +531,8 @@ def _about(site: Site, asked: argparse.Namespace) -> int:
         case "run":
             _network(site)
             _enter(Path("/run/netns", site.namespace))
+            # Sites may use the same addresses, so connections that ssh keeps open for later must not be found from another site.
+            os.environ["ANSIBLE_SSH_CONTROL_PATH_DIR"] = f"/run/{site.namespace}"
             os.execvp(asked.command[0], asked.command)
         case "background":
             background(site, asked.name, asked.command)
