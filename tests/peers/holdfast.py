@@ -11,9 +11,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from click.testing import CliRunner
+
+from gateway.cli import main
 from tests.peers.leash import start
 
 DEADLINE_S: Final = 20.0
@@ -109,9 +113,11 @@ class Holdfast:
         return [json.loads(line) for line in said.splitlines()]
 
     def command(self, *arguments: str) -> str:
-        """What ``holdfast ...`` prints; it must end well."""
-        done = subprocess.run([sys.executable, "-m", "gateway", *arguments], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
+        """What ``holdfast ...`` prints; it must end well. It runs in this process, for tests ask again and again; in a thread, for a
+        command has an event loop of its own."""
+        with ThreadPoolExecutor(1) as thread:
+            done = thread.submit(CliRunner().invoke, main, arguments).result(60)
+        assert done.exit_code == 0, (done.stderr, done.exception)
         return done.stdout
 
     def metrics(self, port: int) -> str:
