@@ -23,7 +23,10 @@ arm() {
     rm -rf $here/before $here/before.part $here/back
     mkdir $here/before.part
     for each in $kept; do
-        if [ -e "$each" ]; then cp -a --parents "$each" $here/before.part/; fi
+        if [ -e "$each" ]; then
+            mkdir -p "$here/before.part$(dirname "$each")"
+            cp -a "$each" "$here/before.part$each"
+        fi
     done
     readlink $root/current >$here/before.part/current
     sync
@@ -54,7 +57,10 @@ disarm() {
 
 back() {
     if [ -e $here/armed ]; then mv $here/armed $here/going; fi
-    [ -e $here/going ] || exit 0
+    if [ ! -e $here/going ]; then # it went back by itself
+        [ ! -e $here/back ] || cat $here/back
+        exit 0
+    fi
     [ -e $here/before/current ] || { echo "$here/before is gone: nothing can be brought back" >&2; exit 1; }
     what=$(cat $here/going)
     for each in $kept; do
