@@ -168,18 +168,18 @@ def test_nothing_is_in_it_that_the_gateway_does_not_need(podman: Podman, image: 
 
 
 def test_every_module_can_be_loaded(podman: Podman, image: str) -> None:
-    """What was left out of the image is needed by no part of the gateway but the demo."""
+    """What was left out of the image is needed by no part of the gateway but the extras demo and arrow."""
     script = """
 import importlib, pkgutil, sys
 wrong = []
 for top in ("gateway", "holdfast", "protocols", "tui"):
     for module in pkgutil.walk_packages(importlib.import_module(top).__path__, top + "."):
-        if not module.name.startswith("gateway.demo") and not module.name.endswith("__main__"):
+        if not module.name.startswith(("gateway.demo", "gateway.history.arrow")) and not module.name.endswith("__main__"):
             try:
                 importlib.import_module(module.name)
             except ImportError as error:
                 wrong.append(f"{module.name}: {error}")
-print(len(sys.modules)); sys.exit("\\n".join(wrong))
+print(len(sys.modules)); sys.exit("\\n".join(wrong) or 0)
 """
     assert int(podman("run", "--rm", "--network=none", "--entrypoint=/opt/holdfast/bin/python", image, "-c", script)) > 500
     assert "openapi" in podman("run", "--rm", "--network=none", image, "openapi")
@@ -415,7 +415,6 @@ async def _nothing_is_missing(plant: Plant) -> None:
     given, came = (await plant.field.rounds())[0], plant.rounds()
     assert came <= set(range(1, given + 1))
     assert given - len(came) <= 2
-    assert len({line["epoch"] for line in plant.consumed() if "epoch" in line}) == 1
 
 
 def test_a_document_that_is_wrong_is_told_and_ends_it(podman: Podman, image: str, tmp_path: Path) -> None:
