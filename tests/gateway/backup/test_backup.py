@@ -147,6 +147,10 @@ def test_a_plain_backup_goes_to_a_bare_machine_with_its_templates(tmp_path: Path
     gateway = Holdfast(new, json.loads((new / "site.yaml").read_text()))
     with gateway:
         until("the token is there", lambda: "ci" in gateway.command("token", "list", str(gateway.site_file)))
+    before = content(new)
+    (tmp_path / "changed").write_bytes((tmp_path / "out").read_bytes().replace(b"# ours", b"# evil"))
+    assert "own.yaml is not as it was" in holdfast("restore", new / "site.yaml", tmp_path / "changed", code=1)
+    assert content(new) == before
     newer = (tmp_path / "out").read_bytes().replace(b'"release":"0.', b'"release":"9.', 1)
     (tmp_path / "newer").write_bytes(newer)
     assert "install that release" in holdfast("restore", new / "site.yaml", tmp_path / "newer", code=1)

@@ -115,6 +115,22 @@ async def test_without_a_kept_copy_the_state_begins_anew_and_the_newer_one_is_ke
     assert (found, state.trouble, len(state.notes)) == ([], "", 1)
 
 
+async def test_a_migration_that_fails_has_touched_nothing(tmp_path: Path) -> None:
+    """A release that cannot migrate what it finds ends, and the one before starts on the file as it was."""
+    await at(tmp_path, 1, add("ada"))
+    before = (tmp_path / FILE).read_bytes()
+    part, other = release(3)
+
+    def fails(db: Database) -> None:
+        raise RuntimeError("a defect of the release")
+
+    other(name="_0002_fails")(fails)
+    with pytest.raises(RuntimeError, match="defect"):
+        kept.fit(kept.Place(tmp_path, FILE, "9.9.9", 1), (part, other))
+    assert (tmp_path / FILE).read_bytes() == before
+    assert (await at(tmp_path, 1, people))[0] == ["ada"]
+
+
 async def test_a_part_that_opens_the_file_alone_knows_nothing_of_the_others_and_moves_nothing(tmp_path: Path) -> None:
     """What a gateway does whose document is wrong: it asks for revisions alone."""
     await at(tmp_path, 4, add("ada"))
