@@ -97,7 +97,7 @@ def gateway(one: Gateway, width: int) -> list[str]:
 
 
 def clock(one: ClockStatus, width: int) -> list[str]:
-    said = "synchronised" if one.trusted else f"{one.state.upper()}: deadlines of commands cannot be judged"
+    said = one.state if one.trusted else f"{one.state.upper()}: deadlines of commands cannot be judged"
     return fact("clock", f"{said} {one.detail}".rstrip(), width)
 
 
