@@ -34,6 +34,7 @@ from gateway.config.templates import FOLDER as TEMPLATES
 from gateway.control import SOCKET
 from gateway.journal import LOCK, Journal, JournalBusy
 from gateway.journal.segment import sync_folder
+from gateway.releases.number import number_of
 from gateway.state import FILE
 from protocols.clock import Clock
 
@@ -136,7 +137,7 @@ class _Restoring:
             about = msgspec.json.decode(content, type=About)
         except msgspec.MsgspecError as error:
             raise Unsealed(f"it does not say what it is of: {error}") from None
-        if (about.product, about.format) != ("holdfast", FORMAT) or _newer(about.release, self._wish.release):
+        if (about.product, about.format) != ("holdfast", FORMAT) or number_of(about.release) > number_of(self._wish.release):
             raise Unsealed(f"release {about.release} made it, and this is {self._wish.release}: install that release first")
         return about
 
@@ -266,13 +267,6 @@ def _reader(file: BinaryIO, passphrase: str | None) -> Reader:
     if passphrase is None:
         raise Unsealed("it is encrypted: name the passphrase")
     return Reader(Opened(file.read, passphrase).read)
-
-
-def _newer(made: str, mine: str) -> bool:
-    def parts(release: str) -> list[int]:
-        return [int(part) for part in release.split("+")[0].split(".") if part.isdecimal()]
-
-    return parts(made) > parts(mine)
 
 
 async def _renewed(places: _Places, clock: Clock) -> None:

@@ -79,7 +79,7 @@ async def _asked(document: model.Site, folder: Path, asked: AskHealth, clock: Cl
             else:
                 report = _narrowed(await older.report(clock.time_ns()), asked.only)
         except _CannotSay:
-            older = _Older(document, folder, frozenset(asked.excused))
+            older = _Older(document, folder, asked)
             continue
         except (control.NotRunning, control.ControlError, OSError) as error:  # a TimeoutError is one
             report = _silent(document, await asyncio.to_thread(_why, folder, str(error) or "it does not answer"), clock.time_ns())
@@ -110,8 +110,8 @@ async def _all(folder: Path, question: questions.Request) -> list[dict[str, Any]
 class _Older:
     """Asks a gateway of before 0.2.0 for what it can say."""
 
-    def __init__(self, document: model.Site, folder: Path, excused: frozenset[str]) -> None:
-        self._folder, self._excused = folder, excused
+    def __init__(self, document: model.Site, folder: Path, asked: AskHealth) -> None:
+        self._folder, self._asked = folder, asked
         self._called = f"{document.gateway.group}/{document.gateway.name}"
         drivers = installed()
         self._devices = {
@@ -124,7 +124,17 @@ class _Older:
             faults = await _all(self._folder, ListRepairs())
             now = msgspec.convert(await _one(self._folder, questions.Stat()), Ledger)
         self._then = self._then or now
-        return before.report(faults, self._then, now, self._devices, gateway=self._called, time_ns=time_ns, excused=self._excused)
+        asked = self._asked
+        return before.report(
+            faults,
+            self._then,
+            now,
+            self._devices,
+            gateway=self._called,
+            time_ns=time_ns,
+            excused=frozenset(asked.excused),
+            release=asked.release,
+        )
 
 
 def _narrowed(report: HealthReport, only: tuple[str, ...]) -> HealthReport:

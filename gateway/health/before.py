@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.journal import Ledger
+from gateway.releases.number import number_of
 from holdfast.shapes.health import Check, HealthReport
 
 SINCE: Final = "0.2.0"
@@ -30,16 +31,20 @@ def report(
     gateway: str,
     time_ns: int,
     excused: Container[str] = (),
+    release: str = "",
 ) -> HealthReport:
-    """The verdict. ``devices`` are those of each connection; ``then`` is the ledger at the first look."""
-    checks = [
-        Check(name=one.name, ok=False, sentence=one.sentence, advice=one.advice, excused=True)
-        if not one.ok and one.name in excused
-        else one
-        for one in _checks(faults, then, now, devices)
-    ]
+    """The verdict. ``devices`` are those of each connection; ``then`` is the ledger at the first look; ``release`` is to run."""
+    checks = [_excused(one, excused) for one in (_release(release), *_checks(faults, then, now, devices))]
     ok = all(one.ok or one.excused for one in checks)
     return HealthReport(ok=ok, release="", gateway=gateway, time_ns=time_ns, uptime_s=0.0, checks=checks)
+
+
+def _release(wanted: str) -> Check:
+    sentence = f"a release before {SINCE} runs: it cannot say more of itself"
+    if not wanted or number_of(wanted) < number_of(SINCE):
+        return Check(name="release", ok=True, sentence=sentence)
+    advice = "was the service restarted after the switch?"
+    return Check(name="release", ok=False, sentence=f"{sentence}, and it is not {wanted}", advice=advice)
 
 
 def _excused(check: Check, excused: Container[str]) -> Check:
@@ -47,7 +52,6 @@ def _excused(check: Check, excused: Container[str]) -> Check:
 
 
 def _checks(faults: Sequence[Fault], then: Ledger, now: Ledger, devices: Mapping[str, Sequence[str]]) -> Iterator[Check]:
-    yield Check(name="release", ok=True, sentence=f"a release before {SINCE} runs: it cannot say more of itself")
     if now.trouble:
         yield Check(name="journal", ok=False, sentence=f"the journal does not store: {now.trouble}", advice="make room, or mend the disk")
     else:

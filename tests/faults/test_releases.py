@@ -20,7 +20,6 @@ from tests.faults.rig import Plan, Rig, rig
 
 MOST_IN_FLIGHT: Final = 20
 """As in ``test_kill``: scans that may die with a process."""
-WAIT: Final = "60"
 
 
 async def test_forth_and_back_and_forth_again_loses_nothing(tmp_path: Path) -> None:
@@ -32,6 +31,7 @@ async def test_forth_and_back_and_forth_again_loses_nothing(tmp_path: Path) -> N
         code, told = await health(plant)
         assert (code, told["release"]) == (0, ""), told  # it cannot say which one it is: that is 0.1.0
         baseline.write_text(json.dumps(told))
+        assert (await health(plant, "--release", version("holdfast"), wait="1"))[0] == 1
         await lived(plant, "first")
         for turn, (prefix, release) in enumerate((((), version("holdfast")), (old, ""), ((), version("holdfast")))):
             plant.set_broker(turn == 1)  # in two of the switches records wait for the next release
@@ -69,8 +69,8 @@ async def said(plant: Rig, *words: str) -> list[str]:
     return told.splitlines()
 
 
-async def health(plant: Rig, *options: str) -> tuple[int, dict[str, Any]]:  # Any: JSON
-    command = [sys.executable, "-m", "gateway", "health", str(plant.gateway.site_file), "--json", "--wait", WAIT, *options]
+async def health(plant: Rig, *options: str, wait: str = "60") -> tuple[int, dict[str, Any]]:  # Any: JSON
+    command = [sys.executable, "-m", "gateway", "health", str(plant.gateway.site_file), "--json", "--wait", wait, *options]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)

@@ -145,6 +145,8 @@ def test_a_gateway_of_before_is_judged_by_its_repairs_and_its_ledger() -> None:
     assert told([fault("gateway", "", "configuration-drift", "warning")]) == []
     assert told([], now, now) == ["uplink:cloud"]
     assert told([], ledger(cloud=account(9, 9, 0)), ledger(cloud=account(9, 9, 0))) == []
+    for release, ok in (("0.1.0", True), ("0.2.0", False), ("0.10.0", False)):
+        assert before.report([], then, now, devices, gateway="plant/gw", time_ns=1, release=release).ok == ok
     assert told([], then, ledger("the disk is full", cloud=account(12, 9, 3))) == ["journal"]
 
 
