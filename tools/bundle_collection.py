@@ -34,7 +34,7 @@ def build(root: Path, files: Iterable[str], mtime: int) -> tuple[str, bytes]:
     content = dict(sorted(content.items()))
     listed = _json({"files": [_entry(".", None), *_entries(content)], "format": 1})
     manifest = _json({"collection_info": _told(galaxy), "file_manifest_file": _entry("FILES.json", listed), "format": 1})
-    packed = _pack({"MANIFEST.json": manifest, "FILES.json": listed, **content}, mtime)
+    packed = _pack({"MANIFEST.json": manifest, "FILES.json": listed, **dict.fromkeys(_folders(content)), **content}, mtime)
     return f"{galaxy['namespace']}-{galaxy['name']}-{galaxy['version']}.tar.gz", packed
 
 
@@ -50,9 +50,12 @@ def _told(galaxy: dict[str, Any]) -> dict[str, Any]:  # Any: YAML and JSON
     }
 
 
+def _folders(content: Iterable[str]) -> list[str]:
+    return sorted({str(parent) for name in content for parent in PurePosixPath(name).parents} - {"."})
+
+
 def _entries(content: dict[str, bytes]) -> list[dict[str, Any]]:  # Any: JSON
-    folders = {str(parent) for name in content for parent in PurePosixPath(name).parents} - {"."}
-    return [_entry(name, content.get(name)) for name in sorted({*folders, *content})]
+    return [_entry(name, content.get(name)) for name in sorted({*_folders(content), *content})]
 
 
 def _entry(name: str, content: bytes | None) -> dict[str, Any]:  # Any: JSON
@@ -71,11 +74,16 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _pack(content: dict[str, bytes], mtime: int) -> bytes:
+def _pack(content: dict[str, bytes | None], mtime: int) -> bytes:
+    """The archive; a folder, which Ansible wants as a member too, has no content."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in content.items():
             about = tarfile.TarInfo(name)
-            about.size, about.mtime, about.mode = len(data), mtime, 0o755 if data.startswith(b"#!") else 0o644
-            archive.addfile(about, io.BytesIO(data))
+            about.mtime = mtime
+            if data is None:
+                about.type, about.mode = tarfile.DIRTYPE, 0o755
+            else:
+                about.size, about.mode = len(data), 0o755 if data.startswith(b"#!") else 0o644
+            archive.addfile(about, io.BytesIO(data or b""))
     return gzip.compress(plain.getvalue(), 9, mtime=0)

@@ -517,7 +517,8 @@ def zip_names(data: bytes) -> list[str]:
 def collection(data: bytes) -> None:
     """MANIFEST.json names FILES.json by its digest, and that every file by its own."""
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        content = {each.name: (archive.extractfile(each) or io.BytesIO()).read() for each in archive.getmembers()}
+        content = {each.name: (archive.extractfile(each) or io.BytesIO()).read() for each in archive.getmembers() if each.isfile()}
+        folders = {each.name for each in archive.getmembers() if each.isdir()}
     manifest, files = json.loads(content["MANIFEST.json"]), json.loads(content["FILES.json"])["files"]
     assert manifest["file_manifest_file"]["chksum_sha256"] == hashlib.sha256(content["FILES.json"]).hexdigest()
     listed = {each["name"]: each["chksum_sha256"] for each in files if each["ftype"] == "file"}
@@ -525,3 +526,4 @@ def collection(data: bytes) -> None:
         name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name not in ("MANIFEST.json", "FILES.json")
     }
     assert "plugins/modules/bundle.py" in listed
+    assert folders == {each["name"] for each in files if each["ftype"] == "dir"} - {"."}  # ansible-galaxy looks for each as a member
