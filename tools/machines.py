@@ -248,6 +248,8 @@ def _lay_down(site: Site, wanted: Wanted, *, mirror: bool) -> None:
         (etc / "resolv.conf").write_text("")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {wanted.name}\n")
         (etc / "ssh").mkdir(exist_ok=True)
+        (etc / "systemd/system").mkdir(parents=True, exist_ok=True)
+        (etc / "systemd/system/systemd-networkd-wait-online.service").symlink_to("/dev/null")  # the address comes from outside: 2 minutes
         _run("ssh-keygen", "-q", "-A", "-f", machine.folder / "upper")
     ssh = machine.folder / "upper/root/.ssh"
     ssh.parent.chmod(0o700)
