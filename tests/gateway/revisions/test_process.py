@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,24 @@ def test_a_gateway_whose_file_is_wrong_at_its_start_runs_what_was_confirmed(tmp_
         gateway.reload()
         until("the mended file runs", lambda: [e["name"] for e in gateway.log() if e["event"] == "uplink_started"][-1] == "second")
         assert [one["origin"] for one in told("history", gateway.site_file)] == ["file", "file"]
+
+
+def test_an_older_release_that_knows_neither_the_file_nor_what_was_confirmed_runs_the_newest_that_it_knows(tmp_path: Path) -> None:
+    """After a rollback: the newer release had confirmed a document with a key of its own, and its file has it too."""
+    with Holdfast(tmp_path, document("first", journal=JOURNAL)) as gateway:
+        gateway.write(document("second", journal=JOURNAL))
+        gateway.reload()
+        gateway.stop()
+        newer = json.dumps({**document("third", journal=JOURNAL), "key_of_a_newer_release": 1})
+        gateway.site_file.write_text(newer)
+        with closing(sqlite3.connect(tmp_path / "journal" / "state" / "state.db")) as db, db:
+            db.execute("UPDATE revision SET document = ? WHERE number = 2", (zlib.compress(newer.encode()),))
+        gateway.start()
+        assert [event["name"] for event in gateway.log() if event["event"] == "uplink_started"][-1] == "first"
+        assert next(event["revision"] for event in gateway.log() if event["event"] == "revision_not_usable") == 2
+        gateway.stop()
+        gateway.start()
+        assert [event["name"] for event in gateway.log() if event["event"] == "uplink_started"][-1] == "first"
 
 
 def test_a_file_that_is_wrong_where_nothing_was_ever_confirmed_starts_nothing(tmp_path: Path) -> None:
