@@ -59,7 +59,7 @@ def forth() -> None:
     """To this release, while the canary cannot reach its broker: what waits is carried over, and the uplink is excused there alone."""
     outage("ip saddr 10.77.0.11 tcp dport 1883")
     until("the canary has records that wait", lambda: pending("gw-1") >= 20)
-    told = play("upgrade")
+    told = play("upgrade", "-e", '{"holdfast_batches": [1, "100%"]}')
     assert f"gw-1: {BEFORE} -> {THIS}; not well before, and so excused: uplink:cloud" in told, told[-3000:]
     assert {host: release(host) for host in HOSTS} == dict.fromkeys(HOSTS, THIS)
     waits = pending("gw-1")
