@@ -84,6 +84,7 @@ async def test_those_that_were_not_heard_yet_are_looked_at_each_second_and_no_ot
         latest.looks.clear()
         await on(clock, 600)
         assert len(latest.looks) <= 600 / SAMPLE_S + 1, "all are active and nothing changes"
+        assert len(await here.steps("first")) == 1, "it became active once"
 
         for device in (late, mute):
             latest.add(device)
