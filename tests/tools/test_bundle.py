@@ -234,6 +234,17 @@ def _more(maker: Maker) -> Path:
     return path
 
 
+def _number(maker: Maker, at: int, first: int) -> Path:
+    """A number of the first header as a binary one, as GNU's tar has them: negative, or beyond every limit."""
+    path = maker.bundle()
+    data = bytearray(path.read_bytes())
+    data[at : at + 12] = bytes([first]) + b"\xff" * 11
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    return path
+
+
 def _rubbish(maker: Maker) -> Path:
     path = maker.folder / "rubbish.bundle"
     path.write_bytes(b"rubbish" * 1000)
@@ -272,6 +283,10 @@ REFUSED: Final[dict[str, tuple[Callable[[Maker], Path], str]]] = {
     "somebody's": (lambda maker: _with(maker, entry("x", uname="eve")), "a header that no bundle has"),
     "other time": (lambda maker: _with(maker, entry("x", mtime=TIME + 1)), "a header that no bundle has"),
     "claimed too large": (lambda maker: _with(maker, entry("x", size=5 << 30)), "beyond the limits"),
+    "negative size": (lambda maker: _number(maker, 124, 0xFF), "a header that no bundle has"),
+    "endless size": (lambda maker: _number(maker, 124, 0x80), "beyond the limits"),
+    "negative time": (lambda maker: _number(maker, 136, 0xFF), "a header that no bundle has"),
+    "endless time": (lambda maker: _number(maker, 136, 0x80), "a header that no bundle has"),
     "cut short": (_cut, "was cut short"),
     "something after it": (_more, "after the end of the archive"),
     "another product": (lambda maker: maker.bundle(product="other"), "a bundle of 'other', not of 'holdfast'"),

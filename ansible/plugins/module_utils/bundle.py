@@ -130,7 +130,10 @@ class Source:
     seen: set[str] = field(default_factory=set)
 
     def exactly(self, count: int, what: str) -> bytes:
-        data = self.file.read(count)
+        try:
+            data = self.file.read(count)
+        except OSError as error:
+            raise Refused(f"{self.path}: {what} cannot be read: {error.strerror}; copy the bundle to a medium that is well") from error
         if len(data) != count:
             raise Refused(f"{self.path}: the file ends inside {what}: it was cut short; copy the bundle anew")
         return data
@@ -233,7 +236,11 @@ def _judge_header(source: Source, found: tarfile.TarInfo, raw: bytes) -> None:
     if found.size > source.limits.member or len(source.seen) >= source.limits.members:
         raise Refused(f"{where} is beyond the limits ({found.size} bytes, member {len(source.seen) + 1}); do not use this file")
     mtime = int(found.mtime) if source.mtime is None else source.mtime
-    if raw != header(found.name, found.size, mtime):
+    try:
+        ours = header(found.name, found.size, mtime)
+    except ValueError:  # a number that no header of ours can hold
+        ours = b""
+    if raw != ours:
         raise Refused(f"{where} has a header that no bundle has: the file was altered or packed by something else; get the bundle anew")
     source.mtime = mtime
 
