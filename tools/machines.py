@@ -319,6 +319,7 @@ def supervise(machine: Machine) -> int:
 
 def _nspawn(machine: Machine) -> list[str]:
     writable = "".join(f"mount -o remount,bind,rw /sys/fs/cgroup/{each}; " for each in CGROUPS if Path("/sys/fs/cgroup", each).is_dir())
+    writable += "mount --bind /proc/sys/net /proc/sys/net; mount -o remount,bind,rw /proc/sys/net; "  # the network is its own
     return [
         *("systemd-nspawn", "--quiet", "--directory", str(machine.folder / "root"), f"--machine={machine.name}"),
         *("--register=no", "--keep-unit", "--console=read-only", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off"),
