@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.client import Client, ClientError, Refused, Unknown
+from holdfast.client import Client, ClientError, NotAllowed, Refused, Unknown
 from tui import views
 from tui.doing import DOING, Here, Leave, Names, not_for
 from tui.terminal import Closed, HungUp, Idle, Terminal
@@ -90,7 +90,7 @@ class Console:
             return self._enter_by_token(client)
         client.sign_in(name, self._terminal.ask_hidden("Password: "))
         try:
-            return Here(client, self._terminal, client.get_session())
+            return self._here(client)
         except BaseException:
             client.delete_session()  # nobody will use it
             raise
@@ -101,7 +101,14 @@ class Console:
             raise Wrong("that is no token")
         client.close()
         by_token = self._make(token)
-        return Here(by_token, self._terminal, by_token.get_session())
+        return self._here(by_token)
+
+    def _here(self, client: Client) -> Here:
+        try:
+            name = client.get_gateway().name
+        except NotAllowed:  # a token that was narrowed
+            name = ""
+        return Here(client, self._terminal, client.get_session(), name)
 
     def _loop(self, here: Here) -> None:
         """Lines, until whoever types them leaves. Raises Unknown where the session has ended, Closed, Idle, HungUp."""
@@ -109,7 +116,7 @@ class Console:
         while True:
             try:
                 self._do(here, line)
-                line = self._terminal.ask("> ")
+                line = self._terminal.ask(f"{here.gateway}> ")
             except Leave:
                 return
             except KeyboardInterrupt:

@@ -44,6 +44,8 @@ class Here:
     client: Client
     terminal: Terminal
     account: Account
+    gateway: str = ""
+    """Its name, which stands before each line: nobody writes to another one than they think."""
     listed: list[str] = field(default_factory=list)
     """Ids of the faults that were listed last: what NUMBER means."""
 

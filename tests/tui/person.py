@@ -22,6 +22,8 @@ from tests.gateway.identity.rig import PASSWORD
 
 ROOT: Final = Path(__file__).parents[2]
 ROWS: Final = 24
+PROMPT: Final = "\nedge> "
+"""The gateway of the tests is called edge."""
 
 
 class Person:
@@ -35,7 +37,7 @@ class Person:
     def type(self, keys: str) -> None:
         os.write(self._terminal, keys.encode())
 
-    async def say(self, line: str, expected: str = "\n> ") -> str:
+    async def say(self, line: str, expected: str = PROMPT) -> str:
         """Type a line; what is seen until ``expected`` is."""
         self.type(line + "\n")
         return await self.sees(expected)

@@ -14,7 +14,7 @@ from gateway.identity.principal import Role
 from tests.gateway.api.conftest import DEADLINE_S, Running, gateway, plant, server, site_of, until
 from tests.gateway.identity.rig import add, sign_in
 from tests.peers.libmodbus import LibmodbusServer, registers
-from tests.tui.person import Person, person
+from tests.tui.person import PROMPT, Person, person
 
 __all__ = ["plant", "server"]
 
@@ -64,7 +64,7 @@ async def test_a_technician_finds_out_writes_and_leaves(plant: Running, server: 
         await server.set(1, "holding", 0, *registers("f", 241.25))
         await tina.sees("241.25 V")
         tina.type("\x03")
-        await tina.sees("\n> ")
+        await tina.sees(PROMPT)
         assert "verified" in await tina.say("commands")
         assert len(await sessions(chief, "tina")) == 1
         tina.type("quit\n")
@@ -83,7 +83,7 @@ async def test_no_key_and_no_word_leads_to_anything_but_the_console(plant: Runni
         for keys in ("\x1a", "\x1c", "\x03", "\x18\x12"):
             vera.type(keys)
             if keys == "\x03":
-                await vera.sees("\n> ")
+                await vera.sees(PROMPT)
             assert "vera (user), viewer" in await vera.say("who")
         for line in ("!sh", "sh", f"status > {made}", "shell", "$(id)", "`id`", "; id", "| sh", "/bin/sh", ":!id", "~.", "help !sh"):
             said = await vera.say(line)
