@@ -15,7 +15,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 SITE: Final = os.environ["MOLECULE_SCENARIO_NAME"]
 SCENARIO: Final = Path(sys.argv[0]).resolve().parent
-PATIENCE_S: Final = 240.0
+PATIENCE_S: Final = 400.0
 Chapter = Callable[[], None]
 
 

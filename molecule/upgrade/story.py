@@ -87,7 +87,7 @@ def back() -> None:
 def alone() -> None:
     """The controller dies in the soak: one host goes back when its time is over, another when it is started anew."""
     words = started("upgrade", "--limit", "gw-2,gw-5", "-e", '{"holdfast_batches": ["100%"]}')
-    words += ["-e", "gateway_soak_s=600 gateway_guard_slack_s=5 gateway_guard_s=45"]
+    words += ["-e", "gateway_soak_s=600 gateway_guard_s=150"]
     with tempfile.TemporaryFile() as log, subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT) as controller:
         for host in ("gw-2", "gw-5"):
             until(f"{host} runs {THIS}, and is watched", lambda host=host: runs_armed(host))  # type: ignore[misc]  # a default binds it
