@@ -31,9 +31,12 @@ class NewerFormat(StorageError):
 
 
 def format_of(path: Path) -> int:
-    """The number of the format of a segment; 1 for whatever does not say another one. Raises StorageError."""
-    with translated(path), path.open("rb") as file:
-        head = file.read(_HEAD.size)
+    """The number of the format of a segment; 1 for whatever does not say another one, or cannot be read: that is damage, to be mended."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+    except OSError:
+        return FORMAT
     if len(head) < _HEAD.size or not head.startswith(_MAGIC):
         return FORMAT
     numbers = [number ^ MARK for number in _HEAD.unpack(head) if number & 0xFFFF0000 == MARK]
