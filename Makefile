@@ -72,7 +72,7 @@ release-api: .venv/.dev ## today's API becomes the released one, which later one
 	$(BIN)/python tools/release_api.py $(ARGS)
 
 lint-ansible: $(ANSIBLE)/.made ## ansible-lint of the collection and its scenarios, offline
-	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(COLLECTIONS) PATH="$(CURDIR)/$(ANSIBLE)/bin:$$PATH" ansible-lint --offline --strict
+	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(COLLECTIONS) PATH="$(CURDIR)/$(ANSIBLE)/bin:$$PATH" ansible-lint --config-file .config/ansible-lint.yml --strict ansible molecule
 
 lock: .venv/.dev ## resolve the dependencies anew
 	$(COMPILE) --upgrade -o requirements.lock
