@@ -29,9 +29,10 @@ def release(host: str) -> str:
 
 
 def runs(host: str) -> str:
-    """The release whose Python the process is, whatever the link says."""
+    """The release whose Python the process is, whatever the link says; empty while it is being started."""
     pid = on(host, "systemctl show --property=MainPID --value holdfast.service")
-    return on(host, f"tr '\\0' '\\n' </proc/{pid}/cmdline | head -1").split("/releases/")[1].split("/")[0]
+    found = re.match(r"/opt/holdfast/releases/([^/]+)/", on(host, f"tr '\\0' '\\n' </proc/{pid}/cmdline | head -1"))
+    return found[1] if found else ""  # it is just being started
 
 
 def life(host: str) -> str:
