@@ -380,12 +380,14 @@ def _lines(path: Path) -> list[str]:
 
 
 def down(site: Site) -> None:
-    """All machines of a site, what runs at its controller's end, its network."""
+    """All machines of a site, what runs at its controller's end, and its network, unless who calls is in it: then it is made anew there."""
     for machine in site.machines:
         remove(machine)
     for path in site.folder.glob("*.pid"):
         end(site, path.stem)
-    for namespace in (site.namespace, site.outside):
+    here = Path("/proc/self/ns/net").stat().st_ino
+    inside = any(each.stat().st_ino == here for each in Path("/run/netns").glob(site.namespace))
+    for namespace in () if inside else (site.namespace, site.outside):
         if Path("/run/netns", namespace).exists():
             _ip("netns", "del", namespace)
     shutil.rmtree(site.folder, ignore_errors=True)
