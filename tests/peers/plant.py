@@ -3,7 +3,8 @@
     tools/machines.py background SITE plant .venv/bin/python -m tests.peers.plant [--broker]
 
 The Modbus server (libmodbus, in C) listens on 10.77.0.1:5020 with two meters (units 1 and 2): holding registers 0 and 1 are the
-float that counts up five times a second, so that a consumer can see that readings are new; register 10 may be written.
+float that counts up five times a second, so that a consumer can see that readings are new; register 10 may be written. On port 5021
+another one speaks RTU, for the far end of a serial line (unit 11).
 With ``--broker`` a mosquitto listens in the clear on 10.77.0.1:1883; it stands for a cloud's.
 """
 
@@ -23,12 +24,14 @@ from tests.peers.mosquitto import Mosquitto
 
 HOST: Final = "10.77.0.1"
 MODBUS_PORT: Final = 5020
+LINE_PORT: Final = 5021
 BROKER_PORT: Final = 1883
 UNITS: Final = (1, 2)
+LINE_UNITS: Final = (11,)
 
 
 @contextlib.asynccontextmanager
-async def reached_from_outside(port: int) -> AsyncIterator[None]:
+async def reached_from_outside(port: int, outside: int) -> AsyncIterator[None]:
     """The server on loopback answers the machines too."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +45,7 @@ async def reached_from_outside(port: int) -> AsyncIterator[None]:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(copy(reader, to_server), copy(from_server, writer))
 
-    async with await asyncio.start_server(relay, HOST, MODBUS_PORT):
+    async with await asyncio.start_server(relay, HOST, outside):
         yield
 
 
@@ -54,12 +57,14 @@ async def main(*, broker: bool) -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(Mosquitto(folder, config="max_queued_messages 100000", host=HOST, port=BROKER_PORT, quiet=True))
         server = await stack.enter_async_context(LibmodbusServer(units=UNITS))
-        await stack.enter_async_context(reached_from_outside(server.port))
+        line = await stack.enter_async_context(LibmodbusServer(units=LINE_UNITS, framing="rtu-tcp"))
+        await stack.enter_async_context(reached_from_outside(server.port, MODBUS_PORT))
+        await stack.enter_async_context(reached_from_outside(line.port, LINE_PORT))
         count = 0
         while not ended.is_set():
             count += 1
-            for unit in UNITS:
-                await server.set(unit, "holding", 0, *registers("f", float(count * 10 + unit)))
+            for peer, unit in (*((server, unit) for unit in UNITS), *((line, unit) for unit in LINE_UNITS)):
+                await peer.set(unit, "holding", 0, *registers("f", float(count * 100 + unit)))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), 0.2)
 
