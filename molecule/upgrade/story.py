@@ -141,7 +141,7 @@ def judged() -> None:
         until(f"all that {host} has is delivered", lambda host=host: pending(host) < 10)  # type: ignore[misc]  # as above
         assert on(host, "systemctl is-enabled holdfast-upgrade-guard.service || :") == "disabled"
         assert not {"before", "armed", "going"} & set(on(host, "ls /opt/holdfast/guard").split())
-        assert on(host, "systemctl --failed --no-legend --plain 'holdfast*'") == ""
+        assert on(host, "systemctl list-units --failed --no-legend --plain 'holdfast*'") == ""
     acknowledged = {host: told_of(host) for host in HOSTS}
     for host in HOSTS:
         subprocess.run([str(ROOT / "tools/machines.py"), "end", SITE, f"consumer-{host}"], check=True)
