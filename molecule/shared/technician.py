@@ -16,6 +16,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SITE: Final = os.environ["MOLECULE_SCENARIO_NAME"]
 SCENARIO: Final = Path(sys.argv[0]).resolve().parent
 PATIENCE_S: Final = 400.0
+PLAIN: Final = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "PY_COLORS": "0", "ANSIBLE_DISPLAY_FAILED_STDERR": "0"}
+"""Molecule has colours, and what failed apart."""
 Chapter = Callable[[], None]
 
 
@@ -39,7 +41,7 @@ def started(name: str, *arguments: str) -> list[str]:
 def play(name: str, *arguments: str, fails: bool = False) -> str:
     words = started(name, *arguments)
     say(shlex.join(words[2:]))
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | PLAIN)
     (ROOT / f"build/molecule/{SITE}-{name}.log").write_text(done.stdout + done.stderr)
     assert (done.returncode != 0) is fails, f"exit code {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
     return " ".join(re.sub(r"\s+", " ", done.stdout).split())
