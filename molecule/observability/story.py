@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,6 +22,8 @@ HOSTS: Final = ("gw-12", "gw-13")
 PORTS: Final = (9090, 9100)
 UNITS: Final = ("prometheus.service", "prometheus-node-exporter.service", "holdfast-release.service")
 WORST: Final = 1.5
+BORN_LATER: Final = r"dropped_total|errors_total|commands_total|live_cut"
+"""Counters by reason, which are there from their first count."""
 
 
 def fetched(host: str, path: str) -> Any:  # Any: JSON
@@ -72,31 +75,45 @@ def nothing_is_open() -> None:
 
 def everything_is_fetched() -> None:
     """Every metric of the reference that a gateway has at once, and all that rules ask of others."""
+    names = {
+        name for name in told() if not re.search(r"dropped_total|errors_total|commands_total|live_cut", name)
+    }  # those are born with a reason
     for host in HOSTS:
-        until(f"{host}: the gateway and the host are fetched", lambda host=host: len(asked(host, "up == 1")) == 2)  # type: ignore[misc]  # bound now
-        names = {
-            name for name in told() if not re.search(r"dropped_total|errors_total|commands_total|live_cut", name)
-        }  # those are born with a reason
-        for name in sorted(names | OTHERS - {"ALERTS"}):
-            assert holds(host, f"count({name})"), f"{host}: nobody tells {name}"
-        until(f"{host}: records come", lambda host=host: holds(host, "sum(rate(holdfast_journal_appended_total[1m])) > 0"))  # type: ignore[misc]
-        assert holds(host, 'holdfast_host_release{version!=""}')
-        assert holds(host, 'node_filesystem_readonly{mountpoint="/"} == 0'), "its own mounts are told, which are read-only, not the host's"
-        broken = [rule for group in fetched(host, "rules")["groups"] for rule in group["rules"] if rule["health"] == "err"]
-        assert not broken, broken
+        all_is_fetched(host, (names | OTHERS) - {"ALERTS"})
+
+
+def all_is_fetched(host: str, names: Collection[str]) -> None:
+    until(f"{host}: the gateway and the host are fetched", lambda: len(asked(host, "up == 1")) == 2)
+    until(f"{host}: records come", lambda: holds(host, "sum(rate(holdfast_journal_appended_total[1m])) > 0"))
+    missing = [name for name in sorted(names) if not holds(host, f"count({name})")]
+    assert not missing, f"{host}: nobody tells {missing}"
+    assert holds(host, 'holdfast_host_release{version!=""}')
+    assert holds(host, 'node_filesystem_readonly{mountpoint="/"} == 0'), "its own mounts are told, which are read-only, not the host's"
+    broken = [rule for group in fetched(host, "rules")["groups"] for rule in group["rules"] if rule["health"] == "err"]
+    assert not broken, broken
 
 
 def who_dies_is_missed() -> None:
     """When plant and broker die, the alerts fire that say so; when both are back, they end."""
-    dead = {"HoldfastUplinkDown", "HoldfastConnectionDown"}
     plant("end")
     for host in HOSTS:
-        until(f"{host}: {', '.join(sorted(dead))} fire", lambda host=host: dead <= firing(host))  # type: ignore[misc]
+        it_is_missed(host)
     plant("background")
     for host in HOSTS:
-        until(f"{host}: they have ended", lambda host=host: not dead & firing(host))  # type: ignore[misc]
-        lost = {"HoldfastRecordsDropped", "HoldfastRecordsQuarantined", "HoldfastLedgerUnbalanced", "HoldfastUplinkRecordsLost"}
-        assert not lost & firing(host), "and no record was lost"
+        it_is_back(host)
+
+
+DEAD: Final = frozenset({"HoldfastUplinkDown", "HoldfastConnectionDown"})
+LOST: Final = frozenset({"HoldfastRecordsDropped", "HoldfastRecordsQuarantined", "HoldfastLedgerUnbalanced", "HoldfastUplinkRecordsLost"})
+
+
+def it_is_missed(host: str) -> None:
+    until(f"{host}: {', '.join(sorted(DEAD))} fire", lambda: firing(host) >= DEAD)
+
+
+def it_is_back(host: str) -> None:
+    until(f"{host}: they have ended", lambda: not DEAD & firing(host))
+    assert not LOST & firing(host), "and no record was lost"
 
 
 def a_fleet_is_watched() -> None:
