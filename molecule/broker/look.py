@@ -329,6 +329,20 @@ def test_address_that_connects_too_often_waits(broker: str) -> None:
         pass
 
 
+def test_limits_stay_when_the_host_loads_its_own_rules(broker: str) -> None:
+    """Debian's ruleset begins by flushing all others."""
+
+    def there() -> bool:
+        return "holdfast_broker" in on(broker, "nft", "list", "tables")
+
+    for word in ("restart", "reload", "stop", "start", "stop"):
+        on(broker, "systemctl", word, "nftables.service")
+        if word != "stop":
+            until(there, f"the limits are set again after the {word}")
+    on(broker, "systemctl", "start", "holdfast-broker-limits.service")
+    assert there()
+
+
 # ---- the host
 
 
