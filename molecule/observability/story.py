@@ -10,11 +10,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from technician import ROOT, SCENARIO, SITE, on, say, tell, until
+from technician import ROOT, SCENARIO, SITE, on, play, say, tell, until
 
 from tests.ansible.test_observability import OTHERS, told
 
@@ -45,12 +44,10 @@ def firing(host: str) -> set[str]:
     return {each["labels"]["alertname"] for each in fetched(host, "alerts")["alerts"] if each["state"] == "firing"}
 
 
-def playbook(name: str, *arguments: str) -> str:
-    words = ["ansible-playbook", f"--inventory={SCENARIO / 'inventory'}", str(SCENARIO / name), *arguments]
+def fleet() -> None:
+    words = ["ansible-playbook", f"--inventory={SCENARIO / 'inventory'}", str(SCENARIO / "fleet.yml")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    (ROOT / f"build/molecule/{SITE}-{Path(name).stem}.log").write_text(done.stdout + done.stderr)
-    assert done.returncode == 0, f"{name}: {done.stdout[-6000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
 
 
 def plant(word: str) -> None:
@@ -75,9 +72,7 @@ def nothing_is_open() -> None:
 
 def everything_is_fetched() -> None:
     """Every metric of the reference that a gateway has at once, and all that rules ask of others."""
-    names = {
-        name for name in told() if not re.search(r"dropped_total|errors_total|commands_total|live_cut", name)
-    }  # those are born with a reason
+    names = {name for name in told() if not re.search(BORN_LATER, name)}
     for host in HOSTS:
         all_is_fetched(host, (names | OTHERS) - {"ALERTS"})
 
@@ -118,7 +113,7 @@ def it_is_back(host: str) -> None:
 
 def a_fleet_is_watched() -> None:
     """One Prometheus fetches from another host's API, with a token that nobody reads, under that gateway's authority."""
-    playbook("fleet.yml")
+    fleet()
     until("gw-13: gw-12 is fetched by its API", lambda: holds("gw-13", 'up{job="holdfast",gateway="gw-12"} == 1'))
     assert len(asked("gw-13", "count by (gateway) (holdfast_journal_bytes)")) == 2
     token = on("gw-13", "cat /etc/holdfast-observability/credentials/gw-12")
@@ -132,13 +127,13 @@ def a_fleet_is_watched() -> None:
 
 def what_is_off_is_off() -> None:
     """Switched off, both are stopped and stay so; nothing of the role's settings is left, and a second play changes nothing."""
-    off = ("--limit=gw-12", "--extra-vars=observability_prometheus=false observability_node_exporter=false")
-    playbook("watch.yml", *off)
+    off = ("--tags=observability", "--limit=gw-12", "--extra-vars=observability_prometheus=false observability_node_exporter=false")
+    play("install", *off)
     assert on("gw-12", "systemctl is-active prometheus prometheus-node-exporter holdfast-release.timer || true").split() == ["inactive"] * 3
     assert on("gw-12", "systemctl is-enabled prometheus prometheus-node-exporter || true").split() == ["disabled"] * 2
     assert on("gw-12", "ls -d /etc/prometheus/holdfast /etc/systemd/system/prometheus*.d/holdfast.conf 2>/dev/null || true") == ""
-    assert re.search(r"gw-12 .*changed=0 ", playbook("watch.yml", *off))
-    playbook("watch.yml", "--limit=gw-12")
+    assert re.search(r"gw-12 .*changed=0 ", play("install", *off))
+    play("install", *off[:2])
     assert on("gw-12", "systemctl is-active prometheus prometheus-node-exporter").split() == ["active"] * 2
 
 
