@@ -31,34 +31,24 @@ OTHERS: Final = frozenset(
 )
 """What others tell; the Molecule scenario looks whether they do."""
 WORDS: Final = frozenset(
-    [
-        "abs",
-        "and",
-        "avg",
-        "by",
-        "bool",
-        "count",
-        "deriv",
-        "group_left",
-        "histogram_quantile",
-        "increase",
-        "ignoring",
-        "inf",
-        "max",
-        "min",
-        "nan",
-        "offset",
-        "on",
-        "or",
-        "predict_linear",
-        "rate",
-        "resets",
-        "sum",
-        "time",
-        "unless",
-        "vector",
-        "without",
-    ]
+    {
+        *(
+            "abs",
+            "avg",
+            "count",
+            "deriv",
+            "histogram_quantile",
+            "increase",
+            "max",
+            "predict_linear",
+            "rate",
+            "resets",
+            "sum",
+            "time",
+            "vector",
+        ),
+        *("and", "bool", "by", "group_left", "on", "or", "unless", "without"),
+    }
 )
 """PromQL's own words, as far as they are used; a new one is to be written here."""
 UNITS: Final = frozenset({"none", "short", "bytes", "s", "percentunit", "cps", "reqps", "bool_yes_no"})
