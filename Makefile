@@ -18,6 +18,7 @@ ANSIBLE := build/ansible
 COLLECTIONS := build/collections
 SITE ?= site.yaml
 ARGS ?=
+SCENARIO ?=
 COMPILER := gcc libc6-dev pkg-config libmodbus-dev
 TEST_PACKAGES := python3-venv $(COMPILER) curl mosquitto mosquitto-clients openssl e2fsprogs nodejs npm \
 	strace faketime util-linux libcoap3-bin
@@ -25,7 +26,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header pyproject.toml build.in --extra all
 
-.PHONY: help demo test check bench bench-peers profile long run docs release-api lint-ansible lock clean packages image bundle bundle-key
+.PHONY: help demo test check bench bench-peers profile long run docs release-api molecule lint-ansible lock clean packages image bundle bundle-key
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +71,10 @@ docs: .venv/.dev ## write the generated pages again
 
 release-api: .venv/.dev ## today's API becomes the released one, which later ones are held against
 	$(BIN)/python tools/release_api.py $(ARGS)
+
+molecule: packages .venv/.dev $(ANSIBLE)/.made ## the roles on real Debian hosts: make molecule SCENARIO=default, or all (an hour, as root)
+	@tools/packages mmdebstrap systemd-container iproute2 openssh-client
+	PATH="$(CURDIR)/$(ANSIBLE)/bin:$$PATH" $(BIN)/python -m tools.molecule $(SCENARIO)
 
 lint-ansible: $(ANSIBLE)/.made ## ansible-lint of the collection and its scenarios, offline
 	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(COLLECTIONS) PATH="$(CURDIR)/$(ANSIBLE)/bin:$$PATH" ansible-lint --config-file .config/ansible-lint.yml --strict ansible molecule
