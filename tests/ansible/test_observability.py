@@ -35,6 +35,8 @@ WORDS: Final = frozenset(
         *(
             "abs",
             "avg",
+            "clamp_min",
+            "offset",
             "count",
             "deriv",
             "histogram_quantile",
@@ -77,7 +79,7 @@ def asked(expression: str) -> frozenset[str]:
     bare = re.sub(r'"[^"]*"', '""', expression)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left)\s*\([^)]*\)", "", bare)
-    return frozenset(re.findall(r"[A-Za-z_][\w:]*", bare)) - WORDS
+    return frozenset(re.findall(r"(?<![\w:])[A-Za-z_][\w:]*", bare)) - WORDS
 
 
 def dashboard(path: Path) -> dict[str, Any]:  # Any: JSON
