@@ -51,6 +51,7 @@ PROXY: Final = "proxy"
 PROXY_PORT: Final = 3142
 CURL: Final = ("curl", *["--silent", "--show-error", "--location", "--retry", "3", "--max-time", "300", "--write-out", "%{http_code}"])
 CGROUPS: Final = ("memory", "pids", "cpu")
+UNIFIED: Final = Path("/sys/fs/cgroup/unified")
 REBOOT: Final = 133
 """With which systemd-nspawn ends where its machine asked for a reboot."""
 PATIENCE_S: Final = 90.0
@@ -330,11 +331,15 @@ def _nspawn(machine: Machine) -> list[str]:
 
 
 def _own_cgroups(machine: Machine) -> None:
-    """Move into control groups of its own: only so do MemoryMax and TasksMax hold inside, where the host's are of version 1."""
+    """Move into control groups of its own.
+
+    Only so do MemoryMax and TasksMax hold inside, where the host's are of version 1; and in those of version 2, which machines would
+    share, the packet filters of one machine's service would be those of another's.
+    """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controller, path = line.split(":", 2)
-        if controller in CGROUPS:
-            own = Path(f"/sys/fs/cgroup/{controller}{path}", machine.namespace)
+        if controller in CGROUPS or (not controller and UNIFIED.is_dir()):
+            own = Path(f"{Path('/sys/fs/cgroup', controller) if controller else UNIFIED}{path}", machine.namespace)
             own.mkdir(exist_ok=True)
             (own / "cgroup.procs").write_text("0")
             with (machine.folder / "cgroups").open("a") as list_of_them:
