@@ -26,8 +26,11 @@ BROAD: Final[dict[str, int]] = {
 """Where ``except Exception`` may stand, and how often."""
 VAGUE: Final = re.compile(r"(Manager|Helper|Utils?|Base|Info)$|^(Manager|Helper|Utils?|Base|Data|Info)(?=[A-Z]|$)")
 """Names that say nothing; where only such a name fits, the thing is two things."""
-NOWHERE: Final = re.compile(r"pypi\.org|pythonhosted\.org|registry\.npmjs|registry\.yarnpkg|--index-url|(?<![a-z])/root/(?!\.)", re.IGNORECASE)
-"""Which registry or mirror is asked is the machine's business, and so is where the project lies on it. A host's SSH keys lie where SSH wants them."""
+NOWHERE: Final = re.compile(
+    r"pypi\.org|pythonhosted\.org|registry\.npmjs|registry\.yarnpkg|--index-url|(?<![a-z])/root/(?!\.)", re.IGNORECASE
+)
+"""Which registry or mirror is asked is the machine's business, and so is where the project lies on it.
+The home of a host that is deployed to is none of that."""
 
 
 def sources() -> Iterator[Path]:
