@@ -43,7 +43,7 @@ check: .venv/.dev ## lint, format, types, import directions, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python tools/reference.py --check
+	$(BIN)/python -m tools.reference --check
 	$(BIN)/python tools/client.py --check
 	$(BIN)/python tools/release_api.py --check
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
@@ -66,7 +66,7 @@ run: .venv/.demo ## the gateway with your own document: make run SITE=site.yaml
 	$(BIN)/holdfast run $(SITE) $(ARGS)
 
 docs: .venv/.dev ## write the generated pages again
-	$(BIN)/python tools/reference.py
+	$(BIN)/python -m tools.reference
 	$(BIN)/python tools/client.py
 
 release-api: .venv/.dev ## today's API becomes the released one, which later ones are held against

@@ -1,6 +1,6 @@
 """Writes the generated pages under docs/reference, or says which of them are not what the code gives.
 
-``python tools/reference.py`` writes, with ``--check`` it only compares and fails where something differs. The pages of
+``python -m tools.reference`` writes, with ``--check`` it only compares and fails where something differs. The pages of
 the configuration come from ``gateway.config``; the commands and the metrics are told here, from the objects themselves.
 """
 
@@ -29,6 +29,7 @@ from gateway.links import Status
 from gateway.telemetry import metrics
 from protocols.model import ScanStats
 from protocols.templates.library import own, sources
+from tools import roles
 
 FOLDER: Final = Path(__file__).parents[1] / "docs/reference"
 MADE: Final = "<!-- Made from the code by `make docs`; a change here is lost. -->\n"
@@ -98,6 +99,7 @@ def pages() -> dict[str, str]:
     """File name to text."""
     api = document(unserved())
     return {
+        "ansible.md": roles.page(MADE),
         "api.md": api_page(api, MADE),
         "openapi.json": json.dumps(api, indent=2, ensure_ascii=False) + "\n",
         **configuration_pages(),
