@@ -67,7 +67,7 @@ def test_what_cannot_be_a_secret_is_refused_without_a_word_of_it(raw: bytes, tmp
     with pytest.raises(SecretMissing) as caught:
         secret.read()
     assert CANARY not in str(caught.value)
-    assert str(len(raw)) not in str(caught.value)
+    assert str(len(raw)) not in str(caught.value).replace(str(tmp_path), "")
     assert caught.value.__cause__ is None
     assert CANARY not in repr(secret)
 
