@@ -54,6 +54,8 @@ CGROUPS: Final = ("memory", "pids", "cpu")
 UNIFIED: Final = Path("/sys/fs/cgroup/unified")
 REBOOT: Final = 133
 """With which systemd-nspawn ends where its machine asked for a reboot."""
+WITHIN: Final = "HOLDFAST_SITE"
+"""Set in the environment of what runs at a site's controller's end."""
 PATIENCE_S: Final = 90.0
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")
 CLONE_NEWNET: Final = 0x40000000
@@ -192,6 +194,8 @@ def root(suite: str) -> Path:
     made = hashlib.sha256(repr((suite, PACKAGES)).encode()).hexdigest()[:12]
     folder = ROOTS / f"{suite}-{made}"
     if not folder.exists():
+        if os.environ.get(WITHIN):
+            raise Trouble(f"the Debian below is fetched from outside of a site: tools/machines.py roots {suite}")
         ROOTS.mkdir(parents=True, exist_ok=True)
         partial = ROOTS / f".{suite}-{os.getpid()}"
         _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, partial)
@@ -501,6 +505,8 @@ def _arguments() -> argparse.Namespace:
         each = words.add_parser(word, help=what)
         if word not in ("list", "roots"):
             each.add_argument("site")
+        if word == "roots":
+            each.add_argument("suites", nargs="*", metavar="SUITE")
         if word == "up":
             each.add_argument("machines", nargs="+", type=Wanted.read, metavar="NAME:SUITE:ADDRESS")
             each.add_argument("--mirror", action="store_true", help="let apt fetch through the controller's end")
@@ -523,7 +529,7 @@ def main() -> int:
                 _say(f"{each.name} {machine.name} {machine.suite} {'on' if machine.leader else 'off'}")
         return 0
     if asked.word == "roots":
-        for suite in SUITES:
+        for suite in asked.suites or SUITES:
             _say(str(root(suite)))
         return 0
     if not NAME.fullmatch(asked.site):
@@ -542,6 +548,7 @@ def _about(site: Site, asked: argparse.Namespace) -> int:
             _network(site)
             _enter(Path("/run/netns", site.namespace))
             # Sites may use the same addresses, so connections that ssh keeps open for later must not be found from another site.
+            os.environ[WITHIN] = site.name
             os.environ["ANSIBLE_SSH_CONTROL_PATH_DIR"] = f"/run/{site.namespace}"
             os.execvp(asked.command[0], asked.command)
         case "background":

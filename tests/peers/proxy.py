@@ -41,6 +41,7 @@ class Proxy:
             way.set()
         self._tear_after: int | None = None
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     @property
@@ -74,6 +75,9 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._held = socket.socket()  # bound and not listening: it refuses, and nobody else gets the port meanwhile
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.bind(("127.0.0.1", self.port))
         await self.reset()
 
     async def heal(self) -> None:
@@ -82,7 +86,8 @@ class Proxy:
         for way in self._open.values():
             way.set()
         if self._server is None:
-            self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port, ssl=self._tls)
+            self._server = await asyncio.start_server(self._welcome, sock=self._held, ssl=self._tls)
+            self._held = None
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port, ssl=self._tls)
@@ -91,6 +96,8 @@ class Proxy:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.refuse()
+        if self._held is not None:
+            self._held.close()
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -148,7 +148,7 @@ async def test_a_server_that_cannot_do_a_deadband_sends_every_change_and_says_so
 
 async def test_values_between_two_publishes_are_kept_and_an_overflow_is_told(server: OpcUaServer) -> None:
     await server.level("one", 0)
-    wanted = options(server, tag("level", Kind.UINT16, queue_size=3), publishing_s=1.0, sampling_s=0.0)
+    wanted = options(server, tag("level", Kind.UINT16, queue_size=3), publishing_s=3.0, sampling_s=0.0)  # all between two
     async with watching(wanted) as (session, seen, until):
         await until("it is subscribed", lambda: seen.last("level") == 0)
         for value in range(1, 9):
