@@ -91,7 +91,9 @@ async def test_libcoap_is_read_observed_and_written(libcoap: LibcoapServer, sche
         device={"scheme": scheme},
     )
     async with reading(CLIENT, options) as reader:
-        await reader.until(lambda: all(reader.value(tag) for tag in ("clock", "title", "data")))
+        await reader.until(
+            lambda: all(reader.value(tag) for tag in ("clock", "title", "data")) and ("one", "nothing") in reader.seen.qualities
+        )
         assert reader.seen.qualities["one", "nothing"] is Quality.BAD_NODE_ID_UNKNOWN
         assert len(reader.value("data")) > 1024, "it came in blocks"
         first, asked = reader.value("clock"), reader.session.stats.requests

@@ -25,7 +25,7 @@ async def test_a_push_over_tls_is_taken(tmp_path: Path) -> None:
         async with reading(SERVER, options) as reader:
             peer.set(url, b'{"level": 3.75}', 50)
             await reader.until(lambda: reader.value("level") == 3.75)
-        assert any(word.startswith("2.04=") for word in peer.ask("answers"))
+            await reader.until(lambda: any(word.startswith("2.04=") for word in peer.ask("answers")))
 
 
 async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
