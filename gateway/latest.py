@@ -118,12 +118,13 @@ class Latest:
         return [standing.shown(column) for column in standing.columns]
 
     def best_quality(self, device: Device) -> int:
-        """The best that is among the last values of ``device``; bad where it does not answer."""
+        """The best that is among the last values of ``device``; bad where it does not answer, or has no tags yet."""
         standing = self._standings[device.name]
         if standing.lost:
             return Quality.BAD_NO_COMMUNICATION
         if standing.newest or standing.best is None:
-            standing.best = min(int(batch.quality.min()) for batch in self.batches(device))
+            best = (int(batch.quality.min()) for batch in self.batches(device))
+            standing.best = min(best, default=int(Quality.BAD_WAITING_FOR_INITIAL_DATA))
         return standing.best
 
     def is_lost(self, device: Device) -> bool:

@@ -130,6 +130,12 @@ def test_the_best_quality_is_that_of_what_a_device_says_now() -> None:
     assert told == [waiting, uncertain, uncertain, good, good, bad, bad, good, gone]
 
 
+def test_a_device_without_tags_has_said_nothing_good() -> None:
+    at, latest = device(), Latest()
+    latest.add(at)
+    assert latest.best_quality(at) == Quality.BAD_WAITING_FOR_INITIAL_DATA
+
+
 def test_whoever_listens_is_told_of_each_device_that_comes() -> None:
     latest, told = Latest(), list[int]()
     latest.listen(lambda: told.append(len(latest.devices())))
