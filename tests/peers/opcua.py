@@ -109,8 +109,9 @@ class OpcUaServer:
         """What the next start shall be like."""
         self._wish.update(more)
 
-    async def level(self, device: str, value: int) -> None:
-        await self.ask(f"level {device} {value}")
+    async def level(self, device: str, *values: int) -> None:
+        """One after another, with no publish between them."""
+        await self.ask(" ".join(map(str, ("level", device, *values))))
 
     async def set(self, name: str, value: object) -> None:
         await self.ask(f"set {name} {json.dumps(value)}")

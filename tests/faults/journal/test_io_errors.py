@@ -20,6 +20,8 @@ from tests.faults.journal.plant import LONG, Witness, assert_balanced, copied, f
 
 LAST_CALL = 200 if LONG else 40
 
+# where SQLite asks and does not care for the answer, apsw has nowhere to raise what our disk raises
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 WRITES = frozenset({"xWrite", "xSync", "xTruncate"})
 NAMES = frozenset({"xOpen", "xDelete", "xFileSize"})
@@ -113,8 +115,6 @@ async def write(journal: Journal, witness: Witness, first: int) -> None:
             await asyncio.gather(*(one(number, Lane.TELEMETRY) for number in range(start, start + 10)), one(start, Lane.EVENTS))
 
 
-# where SQLite asks and does not care for the answer, apsw has nowhere to raise what our disk raises
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("calls", "error", "times", "torn"),
     [

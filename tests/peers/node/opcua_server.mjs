@@ -154,7 +154,9 @@ await server.start();
 say(`ready ${server.endpoints[0].port}`);
 
 const commands = {
-  level: (device, value) => { plant[`${device}/level`].value = Number(value); plant[`${device}/level`].tell(); },
+  level: (device, ...values) => { // all between two publishes: nothing else runs meanwhile
+    for (const value of values) { plant[`${device}/level`].value = Number(value); plant[`${device}/level`].tell(); }
+  },
   set: (name, value) => { plant[name].value = JSON.parse(value); plant[name].tell(); },
   silent: (device, yes) => { silent[device] = yes === "1"; for (const [name, each] of Object.entries(plant)) if (name.startsWith(`${device}/`)) each.tell(); },
   requests: () => seen.splice(0).join(" "),
