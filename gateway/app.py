@@ -650,8 +650,7 @@ async def running(
     """
     clock = clock or SystemClock()
     folder = config.resolve(site.journal.path, base)
-    known = config.resolve(site.state_path, base) if site.state_path else folder / "state"
-    state = await State.open(known, MIGRATIONS, clock, lock=folder / LOCK)
+    state = await State.open(config.state_folder(site, base), MIGRATIONS, clock, lock=folder / LOCK)
     try:
         revisions = Revisions(state, clock, base, file)
         site, kept = await revisions.choose(site, raw, usable=usable)

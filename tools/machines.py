@@ -394,9 +394,7 @@ def down(site: Site) -> None:
         remove(machine)
     for path in site.folder.glob("*.pid"):
         end(site, path.stem)
-    here = Path("/proc/self/ns/net").stat().st_ino
-    inside = any(each.stat().st_ino == here for each in Path("/run/netns").glob(site.namespace))
-    for namespace in () if inside else (site.namespace, site.outside):
+    for namespace in () if os.environ.get(WITHIN) == site.name else (site.namespace, site.outside):
         if Path("/run/netns", namespace).exists():
             _ip("netns", "del", namespace)
     shutil.rmtree(site.folder, ignore_errors=True)
@@ -547,8 +545,8 @@ def _about(site: Site, asked: argparse.Namespace) -> int:
         case "run":
             _network(site)
             _enter(Path("/run/netns", site.namespace))
-            # Sites may use the same addresses, so connections that ssh keeps open for later must not be found from another site.
             os.environ[WITHIN] = site.name
+            # Sites may use the same addresses, so connections that ssh keeps open for later must not be found from another site.
             os.environ["ANSIBLE_SSH_CONTROL_PATH_DIR"] = f"/run/{site.namespace}"
             os.execvp(asked.command[0], asked.command)
         case "background":

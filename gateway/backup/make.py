@@ -9,10 +9,8 @@ one first), and what is made anew (roll-ups).
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,6 +22,7 @@ from gateway.backup.envelope import Seal, Unsealed
 from gateway.config.templates import FOLDER as TEMPLATES
 from gateway.journal import Lane
 from gateway.journal.segment import side_files, size_of, sync_folder
+from gateway.releases.kept import copy
 from gateway.state import FILE
 
 AUTHORITY: Final = "authority"
@@ -79,10 +78,9 @@ def _add_state(writer: Writer, folder: Path) -> None:
     if not (folder / FILE).exists():
         raise FileNotFoundError(2, "there is no state: has this gateway ever run?", str(folder / FILE))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".backup-") as place:  # private, and on the disk that has the original
-        copy = Path(place) / FILE
-        with closing(sqlite3.connect(folder / FILE)) as old, closing(sqlite3.connect(copy)) as new:
-            old.backup(new)
-        _add(writer, f"state/{FILE}", copy)
+        copied = Path(place) / FILE
+        copy(folder / FILE, copied)
+        _add(writer, f"state/{FILE}", copied)
     for path in sorted((folder / AUTHORITY).glob("[!.]*")):
         _add(writer, f"state/{AUTHORITY}/{path.name}", path)
     for path in [*sorted((folder / AUDIT).glob("audit-*.ndjson")), folder / AUDIT / "head.json"]:

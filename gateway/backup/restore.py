@@ -33,7 +33,7 @@ from gateway.config import model
 from gateway.config.templates import FOLDER as TEMPLATES
 from gateway.control import SOCKET
 from gateway.journal import LOCK, Journal, JournalBusy
-from gateway.journal.segment import sync_folder
+from gateway.journal.segment import sync, sync_folder
 from gateway.releases.number import number_of
 from gateway.state import FILE
 from protocols.clock import Clock
@@ -153,7 +153,7 @@ class _Restoring:
         document = there if self._wish.keep_site and there is not None else self._documented()
         base = self._wish.site.parent
         journal = config.resolve(document.journal.path, base)
-        self._places = _Places(document, journal, config.resolve(document.state_path, base) if document.state_path else journal / "state")
+        self._places = _Places(document, journal, config.state_folder(document, base))
         stack.enter_context(_held(journal))
         if self._about.journal:
             self._stage(self._places.staged_journal)
@@ -317,14 +317,6 @@ def _carry(old: Path, staged: Path, own: frozenset[str]) -> None:
             shutil.copy2(path, target, follow_symlinks=False)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _own(path: Path, like: Path) -> None:
     """As root: give it to whoever has ``like``, or the folder that it lies in. A single file keeps its mode too."""
     while not like.exists():
@@ -342,7 +334,7 @@ def _sync_tree(path: Path) -> None:
         if each.is_dir():
             sync_folder(each)
         elif each.is_file():
-            _sync(each)
+            sync(each)
 
 
 def _exchange(one: Path, other: Path) -> None:

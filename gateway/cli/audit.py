@@ -47,7 +47,7 @@ def _judge(verdict: dict[str, Any]) -> None:  # Any: JSON
 def _ask(site: Path, question: questions.OfAudit, show: Any) -> None:  # Any: a function of one line
     document = loaded(site)
     journal = config.resolve(document.journal.path, site.parent)
-    state = config.resolve(document.state_path, site.parent) if document.state_path else journal / "state"
+    state = config.state_folder(document, site.parent)
     try:
         run_loop(_print(journal, state / "audit", question, show))
     except (control.ControlError, OSError) as error:

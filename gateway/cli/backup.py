@@ -58,7 +58,7 @@ def backup(site: Path, out: Path, plain: bool, with_journal: bool, **where: Any)
     if plain and any(where.values()):
         fail("--plain and a passphrase: give one of the two", WRONG)
     journal = journal_folder(document, site)
-    state = config.resolve(document.state_path, site.parent) if document.state_path else journal / "state"
+    state = config.state_folder(document, site.parent)
     if with_journal:
         run_loop(_rolled(journal))
     now_ns = SystemClock().time_ns()

@@ -40,6 +40,11 @@ def show(problems: list[Problem]) -> None:
             click.echo(f"    {problem.advice}", err=True)
 
 
+def printable(text: str) -> str:
+    """``text`` without what could command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def fail(text: str, code: int = FAILED) -> NoReturn:
     click.echo(f"holdfast: {text}", err=True)
     sys.exit(code)

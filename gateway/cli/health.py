@@ -13,12 +13,12 @@ import msgspec
 
 from gateway import control, questions
 from gateway.cli.asking import journal_folder
-from gateway.cli.common import FAILED, SITE, WRONG, fail, loaded, run_loop
+from gateway.cli.common import FAILED, SITE, WRONG, fail, loaded, printable, run_loop
 from gateway.config import model
 from gateway.config.drivers import installed
 from gateway.diagnostics.questions import ListRepairs
 from gateway.health import before
-from gateway.health.checks import narrowed, said
+from gateway.health.checks import is_well, narrowed, said
 from gateway.health.questions import AskHealth
 from gateway.journal import Ledger, StorageError
 from gateway.journal.format import refuse_newer
@@ -51,7 +51,7 @@ def health(site: Path, wait_s: float, baseline: Path | None, release: str, only:
     document = loaded(site)
     asked = AskHealth(wait_s=wait_s, excused=_excused(baseline) if baseline else (), release=release, only=only)
     report = run_loop(_asked(document, journal_folder(document, site), asked, SystemClock()))
-    click.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(map(_printable, said(report))))
+    click.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(map(printable, said(report))))
     sys.exit(0 if report.ok else FAILED)
 
 
@@ -139,7 +139,7 @@ class _Older:
 
 def _narrowed(report: HealthReport, only: tuple[str, ...]) -> HealthReport:
     checks = narrowed(report.checks, only)
-    return msgspec.structs.replace(report, ok=all(each.ok or each.excused for each in checks), checks=checks)
+    return msgspec.structs.replace(report, ok=is_well(checks), checks=checks)
 
 
 def _silent(document: model.Site, why: str, time_ns: int) -> HealthReport:
@@ -157,7 +157,3 @@ def _why(folder: Path, trouble: str) -> str:
     except StorageError as error:
         return f"{trouble}; {error}"
     return trouble
-
-
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -8,7 +8,7 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from gateway.cli.common import SITE, WRONG, fail, loaded
+from gateway.cli.common import SITE, WRONG, fail, loaded, printable
 from gateway.config.faces import OpcuaFace
 from protocols.opcua import certificates
 from protocols.opcua.certificates import SHELVES, Shelved
@@ -152,4 +152,4 @@ def _who(one: Shelved) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+    return printable(text)[:200]

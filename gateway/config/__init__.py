@@ -10,7 +10,7 @@ from gateway.config.document import Located
 from gateway.config.files import check_files
 from gateway.config.load import judge, load, locate
 from gateway.config.model import Site
-from gateway.config.places import resolve
+from gateway.config.places import resolve, state_folder
 from gateway.config.sample import sample
 from gateway.config.schema import schema
 
@@ -28,4 +28,5 @@ __all__ = [
     "resolve",
     "sample",
     "schema",
+    "state_folder",
 ]

@@ -17,6 +17,11 @@ def resolve(path: str, base: FilePath) -> FilePath:
     return base / FilePath(path)
 
 
+def state_folder(site: Site, base: FilePath) -> FilePath:
+    """Where what the gateway knows besides readings lies: ``state_path``, or ``state`` in the journal's folder."""
+    return resolve(site.state_path, base) if site.state_path else resolve(site.journal.path, base) / "state"
+
+
 def rooted(site: Site, base: FilePath) -> Site:
     """``site`` with its paths absolute. Relative ones start from ``base``, the folder of the site document. (The journal's own
     path is resolved by who opens it.)"""

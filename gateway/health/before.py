@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
+from gateway.health.checks import excuse, is_well
 from gateway.journal import Ledger
 from gateway.releases.number import number_of
 from holdfast.shapes.health import Check, HealthReport
@@ -34,9 +33,8 @@ def report(
     release: str = "",
 ) -> HealthReport:
     """The verdict. ``devices`` are those of each connection; ``then`` is the ledger at the first look; ``release`` is to run."""
-    checks = [_excused(one, excused) for one in (_release(release), *_checks(faults, then, now, devices))]
-    ok = all(one.ok or one.excused for one in checks)
-    return HealthReport(ok=ok, release="", gateway=gateway, time_ns=time_ns, uptime_s=0.0, checks=checks)
+    checks = [excuse(one, excused) for one in (_release(release), *_checks(faults, then, now, devices))]
+    return HealthReport(ok=is_well(checks), release="", gateway=gateway, time_ns=time_ns, uptime_s=0.0, checks=checks)
 
 
 def _release(wanted: str) -> Check:
@@ -45,10 +43,6 @@ def _release(wanted: str) -> Check:
         return Check(name="release", ok=True, sentence=sentence)
     advice = "was the service restarted after the switch?"
     return Check(name="release", ok=False, sentence=f"{sentence}, and it is not {wanted}", advice=advice)
-
-
-def _excused(check: Check, excused: Container[str]) -> Check:
-    return msgspec.structs.replace(check, excused=not check.ok and check.name in excused)
 
 
 def _checks(faults: Sequence[Fault], then: Ledger, now: Ledger, devices: Mapping[str, Sequence[str]]) -> Iterator[Check]:

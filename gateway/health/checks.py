@@ -7,7 +7,7 @@ by name: a meter that has been dead for a year keeps nobody from upgrading.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -25,9 +25,9 @@ def judge(
     facts: Facts, *, gateway: str, time_ns: int, excused: Container[str] = (), release: str = "", only: Sequence[str] = ()
 ) -> HealthReport:
     """The verdict on ``facts``. ``release`` is the one that is to run, empty is any; ``only`` names the checks that count, empty is all."""
-    checks = [_excused(each, excused) for each in narrowed((*_release(facts, release), *_of(facts)), only)]
+    checks = [excuse(each, excused) for each in narrowed((*_release(facts, release), *_of(facts)), only)]
     return HealthReport(
-        ok=all(each.ok or each.excused for each in checks),
+        ok=is_well(checks),
         release=facts.release,
         gateway=gateway,
         time_ns=time_ns,
@@ -50,7 +50,13 @@ def keeping(ledger: Ledger, state_trouble: str) -> str:
     return ledger.trouble or state_trouble
 
 
-def _excused(check: Check, excused: Container[str]) -> Check:
+def is_well(checks: Iterable[Check]) -> bool:
+    """Whether nothing is wrong that is not excused."""
+    return all(each.ok or each.excused for each in checks)
+
+
+def excuse(check: Check, excused: Container[str]) -> Check:
+    """The check, excused where it is not well and ``excused`` names it."""
     return msgspec.structs.replace(check, excused=not check.ok and check.name in excused)
 
 

@@ -28,7 +28,7 @@ from gateway.state import State
 from gateway.tasks import cancel
 from gateway.telemetry.clock_state import ClockState, batch_of
 from protocols.clock import Clock
-from protocols.model import Batch, Device
+from protocols.model import Batch, Device, Quality
 
 Lines = AsyncGenerator[dict[str, Any], None]  # Any: JSON
 
@@ -179,7 +179,7 @@ def _devices(sources: Sources, status: Status) -> list[DeviceFacts]:
 
 
 def _has_good(latest: Latest, device: Device) -> bool:
-    return latest.device(device.name) is device and any(bool(((batch.quality >> 30) == 0).any()) for batch in latest.batches(device))
+    return latest.device(device.name) is device and latest.best_quality(device) < Quality.UNCERTAIN
 
 
 def _uplink(sources: Sources, status: Status, ledger: Ledger, question: _Question | None) -> UplinkFacts:

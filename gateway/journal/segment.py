@@ -304,7 +304,12 @@ def contents(frames: Iterable[bytes]) -> dict[tuple[int, int], bytes]:
 
 def sync_folder(folder: Path) -> None:
     """Make names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    sync(folder, os.O_DIRECTORY)
+
+
+def sync(path: Path, flags: int = 0) -> None:
+    """Make what ``path`` holds durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

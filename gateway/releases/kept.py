@@ -31,7 +31,7 @@ import msgspec
 import structlog
 from sqlite_utils import Database, Migrations
 
-from gateway.journal.segment import sync_folder
+from gateway.journal.segment import sync, sync_folder
 
 log = structlog.get_logger("holdfast.state")
 
@@ -155,7 +155,7 @@ def _migrate(place: Place, present: frozenset[str], migrations: Sequence[Migrati
     _room(place)
     about = About(kind="before", release=place.release, made_ns=place.now_ns, migrations=tuple(sorted(present)))
     kept = _keep(place, about)
-    _copy(place.path, place.draft)
+    copy(place.path, place.draft)
     with closing(sqlite3.connect(place.draft)) as connection:
         database = Database(connection, execute_plugins=False)
         connection.execute("PRAGMA foreign_keys=ON")
@@ -177,7 +177,7 @@ def _go_back(place: Place, present: frozenset[str], known: set[str]) -> None:
     source = usable[-1] if usable else None
     _room(place)
     if source is not None:
-        _copy(source.folder / place.file, place.draft)
+        copy(source.folder / place.file, place.draft)
     unseen = _unseen(place.path, place.draft if source is not None else None)
     about = About(kind="newer", release=place.release, made_ns=place.now_ns, migrations=tuple(sorted(present)), unseen=unseen)
     aside = _keep(place, about)
@@ -244,13 +244,13 @@ def _room(place: Place) -> None:
         raise OSError(errno.ENOSPC, f"{need // 1024**2} MiB have to be free to migrate it in a copy", str(place.path))
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """A consistent copy, durable."""
     target.unlink(missing_ok=True)
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         target.chmod(0o600)
         old.backup(new)
-    _sync(target)
+    sync(target)
 
 
 def _keep(place: Place, about: About) -> Path:
@@ -265,9 +265,9 @@ def _keep(place: Place, about: About) -> Path:
     final = folder / f"{number:06d}-{about.kind}"
     draft = folder / f".{final.name}"
     draft.mkdir(mode=0o700)
-    _copy(place.path, draft / place.file)
+    copy(place.path, draft / place.file)
     (draft / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
-    _sync(draft / ABOUT)
+    sync(draft / ABOUT)
     sync_folder(draft)
     draft.rename(final)
     sync_folder(folder)
@@ -283,21 +283,13 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _take_place(place: Place) -> None:
     """The draft becomes the file, in one step. A journal of the old file would be played back into the new one: there may be none."""
-    _sync(place.draft)
+    sync(place.draft)
     journal = place.folder / f"{place.file}-journal"
     if journal.exists() and journal.stat().st_size:
         raise OSError(errno.EBUSY, "somebody else writes to it", str(place.path))
     journal.unlink(missing_ok=True)
     place.draft.replace(place.path)
     sync_folder(place.folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _bound(folder: Path) -> None:
