@@ -185,7 +185,7 @@ def said(report: HealthReport) -> list[str]:
         if check.ok and ":" not in check.name:
             lines.append(f"ok        {check.name}: {check.sentence}")
     lines += [f"ok        {check.name}: {check.sentence}" for check in report.checks if check.ok and check.name.startswith("uplink:")]
-    lines += [f"ok        {count} {kind}s are up" for kind, count in _counts(report.checks) if count]
+    lines += [f"ok        {count} {kind}{' is' if count == 1 else 's are'} up" for kind, count in _counts(report.checks) if count]
     return lines
 
 
