@@ -19,8 +19,8 @@ KEY: Final = MADE / "key.pem"
 SMALL: Final = ("--arch", "x86_64", "--without-debian", "--without-controller", "--output", str(MADE / "holdfast.bundle"))
 WHOLE: Final = ("--arch", "x86_64", "--output", str(MADE / "offline.bundle"))
 QUICK: Final = ("--arch", "x86_64", "--python", "3.13", "--without-debian", "--without-controller", "--output", str(MADE / "quick.bundle"))
-BUNDLES: Final = {"quick": (QUICK,), "offline": (WHOLE,), "broker": ()}
-"""What a scenario needs; the others need the small one."""
+BUNDLES: Final = {"quick": (QUICK,), "offline": (WHOLE,), "broker": (), "upgrade": ()}
+"""What a scenario needs; the others need the small one. A scenario with a ``bundles.py`` makes its own by that."""
 NOT_OF_ALL: Final = ("shared", "quick")
 
 
@@ -40,6 +40,10 @@ def prepare(names: Sequence[str]) -> None:
         bundle("key", str(KEY))
     for words in dict.fromkeys(each for name in names for each in BUNDLES.get(name, (SMALL,))):
         bundle("make", "--key", str(KEY), *words)
+    for name in names:  # here, where there is a network: a site has none
+        own = ROOT / "molecule" / name / "bundles.py"
+        if own.exists():
+            subprocess.run([sys.executable, str(own), str(MADE / name)], check=True, cwd=ROOT)
 
 
 def run(name: str) -> bool:

@@ -51,7 +51,12 @@ class JournalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     max_bytes: Annotated[int, Meta(ge=16 * 1024**2, le=2**50, description="Most bytes that the journal may take on disk.")] = 2 * 1024**3
     max_age_s: Annotated[float, Meta(gt=0, le=MAX_AGE_S, description="Records older than this are dropped, in seconds.")] = 30 * 86400.0
     commit_window_ms: Annotated[
-        int, Meta(ge=1, le=60_000, description="How long records are gathered before they are made durable together, in milliseconds.")
+        int,
+        Meta(
+            ge=1,
+            le=60_000,
+            description="Records are made durable together, once in so many milliseconds at most, and none later than that after it came.",
+        ),
     ] = 100
     when_full: Annotated[
         Literal["drop-oldest", "drop-newest"], Meta(description="What is dropped, and counted, when the journal is full.")

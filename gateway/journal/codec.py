@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.journal.record import Lane, Record
-from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Tag
+from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Tag, is_one_moment
 from protocols.quiet import quietly
 
 MAGIC: Final = b"\xf5HF\xa9"
@@ -292,9 +292,10 @@ def _pack(batch: Batch, definition: Definition) -> Piece:
         form, quality = form | QUALITY_ONE, quality[:4]
     else:
         form |= QUALITY_ALL
-    times = batch.time_ns.tobytes()
-    if times == times[:8] * (len(times) // 8):
-        form, times = form | TIME_ONE, times[:8]
+    if is_one_moment(batch.time_ns):
+        form, times = form | TIME_ONE, batch.time_ns[:1].tobytes()
+    else:
+        times = batch.time_ns.tobytes()
     dtype, values = _pack_values(value, definition)
     body = b"".join((slots, quality, times, values))
     return Piece(batch, form, COLUMN_NUMBER[batch.column], dtype, body)

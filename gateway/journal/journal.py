@@ -41,6 +41,8 @@ MOST_TAIL: Final = 12 * 1024 * 1024
 """Bytes of durable batches kept in memory for readers that keep up."""
 FLUSH_BYTES: Final = 512 * 1024
 """So much is stored at once, without waiting for the window."""
+SETTLE_S: Final = 0.005
+"""When nothing has come for so long, a burst of scans is over: what belongs together is stored together, and delivered, at once."""
 IDLE_S: Final = 1.0
 RETRY_S: Final = 0.5
 MOST_DEFINITIONS: Final = 10_000
@@ -112,6 +114,10 @@ class Journal:
         self._tail_bytes = 0
         self._since = float("inf")
         """When the oldest gathered record came."""
+        self._newest = 0.0
+        """When the newest record came."""
+        self._flushed = float("-inf")
+        """When records were last handed to the writer."""
         self._gathering = asyncio.Event()
         self._committing = False
         self._again = False
@@ -198,8 +204,9 @@ class Journal:
         state.gathered.append(_Entry(Record(epoch, seq, state.lane, stamp, piece.batch), rows, definition, size, weight, stored))
         self._unwritten += weight
         self._gathered_bytes += size
+        self._newest = self._clock.monotonic()
         if self._since == float("inf"):
-            self._since = self._clock.monotonic()
+            self._since = self._newest
             self._gathering.set()
 
     def _define(self, device: Device) -> Definition:
@@ -230,15 +237,19 @@ class Journal:
     # committing
 
     async def _gather(self) -> None:
-        """Store what has gathered when its window is over."""
+        """Store what has gathered when it is due."""
         while True:
             await self._gathering.wait()
             self._gathering.clear()
-            while (due := self._since + self._window_s) < float("inf"):
-                if self._clock.monotonic() >= due:
+            while self._since < float("inf"):
+                if self._clock.monotonic() >= (due := self._due()):
                     self._flush()
                 else:
                     await self._clock.sleep_until(due)
+
+    def _due(self) -> float:
+        """A burst is stored when it is over; but not within a window of the last commit, and never later than a window after it began."""
+        return min(self._since + self._window_s, max(self._newest + SETTLE_S, self._flushed + self._window_s))
 
     async def _keep_house(self) -> None:
         """Age, space, and accounts that changed, where nothing was stored meanwhile: each commit sees to them as well."""
@@ -256,7 +267,7 @@ class Journal:
 
     def _flush(self) -> None:
         """Hand what has gathered to the writer, unless it is still busy with the last group."""
-        self._since = float("inf")
+        self._since, self._flushed = float("inf"), self._clock.monotonic()
         if self._committing:
             self._again = True
             return
@@ -290,7 +301,7 @@ class Journal:
                 waiter.set_result(None)
         self._waiting.clear()
         if self._failed:
-            self._since = self._clock.monotonic() + RETRY_S
+            self._since = self._flushed = self._clock.monotonic() + RETRY_S
             self._gathering.set()
         elif self._again:
             self._flush()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.modbus.wire import Block, Wire
-from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Quality
+from protocols.model import COLUMN_OF, DTYPE_OF, Batch, Column, Device, Kind, Quality, one_moment
 from protocols.quiet import quietly
 from protocols.values import divisor
 
@@ -196,6 +196,9 @@ class ColumnRecipe:
 
     def stamps(self, times_ns: Sequence[int]) -> NDArray[np.int64]:
         """The time of each value, from those of the blocks."""
+        first = times_ns[0]
+        if all(time_ns == first for time_ns in times_ns):
+            return one_moment(first, len(self.slots))
         if not self.runs:
             return np.array(times_ns, np.int64).take(self.block)
         stamps = np.empty(len(self.slots), np.int64)

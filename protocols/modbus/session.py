@@ -35,7 +35,7 @@ ABSENT_RETRY_S: Final = 600.0
 ABSENT_RETRIES: Final = 8
 """Absent tags that are tried again at once."""
 MAX_FINDINGS: Final = 200
-MOMENT_NS: Final = 5_000_000
+MOMENT_NS: Final = 10_000_000
 """Answers of one scan that come within this time have one stamp, the first one's: nobody in the field samples more finely, and a
 record with one stamp takes less than half of the journal's room."""
 

@@ -62,8 +62,8 @@ PLANT: Final = Load("10 x 20, 5 s", 10, 5.0, tags=20)
 """A small plant: three days of it are half a million records."""
 
 
-def connections(load: Load, ports: Sequence[int]) -> list[dict[str, Any]]:  # Any: JSON
-    """The ``connections`` of a site for ``load`` over ``ports``; the stamp device comes last, on a connection of its own."""
+def connections(load: Load, ports: Sequence[int], *, stamped: bool = True) -> list[dict[str, Any]]:  # Any: JSON
+    """The ``connections`` of a site for ``load`` over ``ports``; the stamp device, if any, comes last, on a connection of its own."""
     tags = [{"name": f"value/{at}", "at": f"holding:{2 * at}", "kind": "float32"} for at in range(load.tags)]
     devices = [
         {"name": f"device-{at}", "unit_id": 1 if load.way == "connections" else 1 + at, "scan_s": load.scan_s, "tags": tags}
@@ -71,8 +71,9 @@ def connections(load: Load, ports: Sequence[int]) -> list[dict[str, Any]]:  # An
     ]
     groups = [[device] for device in devices] if load.way == "connections" else [devices]
     lines = [_line(f"line-{at}", port, group) for at, (port, group) in enumerate(zip(ports, groups, strict=True))]
-    stamp = {"name": "answered", "at": f"holding:{STAMP}", "kind": "uint64"}
-    lines.append(_line("stamp-line", ports[0], [{"name": STAMP_DEVICE, "unit_id": 250, "scan_s": STAMP_SCAN_S, "tags": [stamp]}]))
+    if stamped:
+        stamp = {"name": "answered", "at": f"holding:{STAMP}", "kind": "uint64"}
+        lines.append(_line("stamp-line", ports[0], [{"name": STAMP_DEVICE, "unit_id": 250, "scan_s": STAMP_SCAN_S, "tags": [stamp]}]))
     return lines
 
 

@@ -36,6 +36,10 @@ class FastModbus(Program):
         """The last round of unit 1 on each port: how many scans were begun there."""
         return [int(word) for word in await self.ask("rounds")]
 
+    async def answered(self, port: int) -> list[int]:
+        """When the rounds of unit 1 on the port of this index were answered, UTC nanoseconds: round ``r`` at ``r % len``, 0 for none."""
+        return [int(word) for word in await self.ask(f"answered {port}")]
+
 
 def counter(pair: int, scan: int) -> float:
     """The float32 at registers ``2 * pair`` and ``2 * pair + 1`` in round ``scan`` of the shape ``counter``."""

@@ -13,7 +13,9 @@
  *   fast_modbus PORTS FIRST_PORT counter|wave
  *
  * FIRST_PORT 0 picks free ports. It says "ready PORT PORT ..."; a line "stats" on standard input is answered by "ok REQUESTS
- * CONNECTIONS", a line "rounds" by "ok R R ...", the last round of unit 1 on each port. It ends when standard input ends.
+ * CONNECTIONS", a line "rounds" by "ok R R ...", the last round of unit 1 on each port, a line "answered N" by "ok T T ...": when the
+ * round r of unit 1 on the N-th port (from 0) was last answered by function code 3, at place r mod 4000; UTC, nanoseconds since 1970,
+ * 0 for none. It ends when standard input ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,12 +33,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PORTS = 2000, MAX_FDS = 1 << 16, MAX_FRAME = 260, PERIOD = 1024, STAMP = 65000 };
+enum { MAX_PORTS = 2000, MAX_FDS = 1 << 16, MAX_FRAME = 260, PERIOD = 1024, STAMP = 65000, KEPT = 4000 };
 
 typedef struct { uint32_t round, at; } unit_t;                         /* at: table and address of the last request */
 typedef struct { int port; unsigned length; uint8_t bytes[4096]; } client_t; /* bytes: the part of a request so far */
 
 static unit_t units[MAX_PORTS][256];
+static uint64_t answered[MAX_PORTS][KEPT];
 static client_t *clients[MAX_FDS];
 static int listeners[MAX_FDS]; /* port index + 1 of a listening descriptor */
 static uint32_t wave[PERIOD];  /* float32 bits */
@@ -69,10 +72,14 @@ static void fill_registers(uint8_t *out, uint32_t address, uint32_t count, uint3
     }
 }
 
-static void fill_stamp(uint8_t *out, uint32_t address, uint32_t count, uint32_t round) {
+static uint64_t now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t told[2] = {(uint64_t)now.tv_sec * 1000000000u + now.tv_nsec, round};
+    return (uint64_t)now.tv_sec * 1000000000u + now.tv_nsec;
+}
+
+static void fill_stamp(uint8_t *out, uint32_t address, uint32_t count, uint32_t round) {
+    uint64_t told[2] = {now_ns(), round};
     for (uint32_t i = 0; i < count; i++) {
         uint32_t word = address + i - STAMP;
         uint16_t value = word < 8 ? htons(told[word / 4] >> (48 - 16 * (word % 4)) & 0xFFFF) : 0;
@@ -95,6 +102,7 @@ static unsigned answer(int port, const uint8_t *request, uint8_t *out) { /* the 
         unit_t *unit = &units[port][unit_id];
         if (!unit->at || here <= unit->at) unit->round++;
         unit->at = here;
+        if (unit_id == 1 && function == 3) answered[port][unit->round % KEPT] = now_ns();
         out[8] = function <= 2 ? (count + 7) / 8 : count * 2;
         if (function <= 2) memset(out + 9, (address + unit->round) % 2 ? 0x55 : 0xAA, out[8]);
         else {
@@ -158,12 +166,15 @@ static void open_port(int index, int port) {
 }
 
 static void tell(int ports) {
-    char line[256];
-    if (read(0, line, sizeof line) <= 0) exit(0);
+    char line[256] = "";
+    if (read(0, line, sizeof line - 1) <= 0) exit(0);
     printf("ok");
     if (line[0] == 'r')
         for (int port = 0; port < ports; port++) printf(" %u", units[port][1].round);
-    else
+    else if (line[0] == 'a') {
+        int port = atoi(line + sizeof "answered");
+        for (int at = 0; at < KEPT && port >= 0 && port < ports; at++) printf(" %llu", (unsigned long long)answered[port][at]);
+    } else
         printf(" %llu %d", requests, connections);
     puts("");
     fflush(stdout);

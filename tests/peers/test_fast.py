@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import struct
+import time
 
 import pytest
 
@@ -72,6 +73,22 @@ async def test_what_cannot_be_read_is_refused(function: int, address: int, count
     async with FastModbus() as field:
         line = await client(field.ports[0])
         assert await line.ask(function, address, count) == bytes([exception])
+        line.writer.close()
+
+
+async def test_the_field_remembers_when_it_answered_a_round() -> None:
+    """Of unit 1 and function 3 alone, by port; a second request of the round is its last answer."""
+    async with FastModbus(ports=2) as field:
+        line = await client(field.ports[1])
+        began = time.time_ns()
+        await line.ask(3, 0, 2)
+        await line.ask(4, 0, 2)
+        between = (await field.answered(1))[1]
+        await line.ask(3, 0, 2)
+        await line.ask(3, 2, 2)
+        answered = await field.answered(1)
+        assert began < between == answered[1] < answered[2] < time.time_ns()
+        assert not any(answered[3:] + await field.answered(0))
         line.writer.close()
 
 

@@ -52,14 +52,14 @@ def test_the_first_scan_comes_soon_even_of_a_long_period() -> None:
 
 
 def test_500_devices_of_one_connection_do_not_start_together() -> None:
-    """Each of the steps of the second gets its share, give or take one in a hundred of all."""
-    steps = Counter(on_step(phase_of("plant", place), 1.0) for place in range(500))
+    """Each of the steps of their period gets its share, give or take one in a hundred of all."""
+    steps = Counter(on_step(phase_of("plant", place), 60.0) for place in range(500))
     assert len(steps) == PHASES
     assert max(steps.values()) <= 500 / PHASES + 5
 
 
 def test_500_connections_of_one_device_do_not_start_together() -> None:
-    steps = Counter(on_step(phase_of(f"line-{number}"), 1.0) for number in range(500))
+    steps = Counter(on_step(phase_of(f"line-{number}"), 60.0) for number in range(500))
     assert len(steps) == PHASES
     assert max(steps.values()) <= 500 / PHASES + 20
 
@@ -69,16 +69,16 @@ def test_phases_are_the_same_in_every_process() -> None:
     assert 0 <= phase_of("") < 1
 
 
-@pytest.mark.parametrize(("period_s", "steps"), [(0.01, 1), (0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10), (60.0, 10)])
-def test_no_step_is_shorter_than_a_tenth_of_a_second(period_s: float, steps: int) -> None:
+@pytest.mark.parametrize(("period_s", "steps"), [(0.01, 1), (0.5, 1), (1.0, 2), (2.0, 4), (5.0, 10), (60.0, 10)])
+def test_no_step_is_shorter_than_half_a_second(period_s: float, steps: int) -> None:
     """Fast scans start together with slow ones, not between them."""
     assert {on_step(phase_of("plant", place), period_s) for place in range(500)} == {step / steps for step in range(steps)}
 
 
 def test_a_job_is_due_on_a_step_of_its_period() -> None:
-    schedule = schedule_of(job(phase=0.29))
-    schedule.start(1000.2)
-    assert schedule.due == 1001.2
+    schedule = schedule_of(job(phase=0.79))
+    schedule.start(1000.5)
+    assert schedule.due == 1001.5
 
 
 def test_lateness_goes_into_its_bucket_and_whole_missed_periods_are_counted() -> None:
@@ -150,7 +150,7 @@ def test_a_device_that_answers_again_is_scanned_at_once_and_then_on_its_grid() -
     mine = [one for one in (schedule.start(1010.6), schedule.start(1010.6)) if one.device == 0]
     assert len(mine) <= 1
     assert not schedule.is_demoted(0)
-    assert schedule.due == 1011.2
+    assert schedule.due == 1011.0
 
 
 def test_whether_anybody_is_left() -> None:

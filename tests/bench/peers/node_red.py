@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.loads import STAMP_DEVICE, STAMP_SCAN_S, Load
+from tests.bench.loads import Load
 from tests.bench.peers.process import MissingPeer, running
-from tests.peers.fast import STAMP
 
 HERE: Final = Path(__file__).parent / "node-red"
 MODULES: Final = HERE / "node_modules"
@@ -51,9 +50,6 @@ for (let at = 0, tag = msg.input.payload.address / 2; at < buffer.length; at += 
 return [out];
 """
 """Each value becomes a message with a topic of its own."""
-MICROSECONDS: Final = """return {payload: JSON.stringify({us: Number(msg.responseBuffer.buffer.readBigUInt64BE(0) / 1000n)})};
-"""
-"""A JavaScript number cannot hold the nanoseconds since 1970."""
 
 Node = dict[str, Any]
 """JSON."""
@@ -124,8 +120,7 @@ def flow(load: Load, ports: Sequence[int], broker_port: int, style: Style) -> li
         name = f"device-{at}"
         nodes += [_client(name, port, 1, style), _out(name, style)]
         nodes += _device(name, load, blocks, style)
-    nodes += [_client(STAMP_DEVICE, ports[0], 250, LEAN), _out(STAMP_DEVICE, LEAN), _function(STAMP_DEVICE, MICROSECONDS)]
-    return [*nodes, _read(STAMP_DEVICE, 250, STAMP, 4, STAMP_SCAN_S, LEAN)]
+    return nodes
 
 
 def _device(name: str, load: Load, blocks: list[tuple[int, int]], style: Style) -> list[Node]:

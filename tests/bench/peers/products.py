@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.loads import Load, site
+from tests.bench.loads import Load, connections, site
 from tests.bench.measure import ROOT
 from tests.bench.peers import node_red, thingsboard
 from tests.bench.peers.process import running
@@ -35,7 +35,8 @@ class Product:
 async def holdfast(load: Load, ports: Sequence[int], broker_port: int, folder: Path) -> AsyncIterator[int]:
     """The gateway as ``make bench`` runs it: durable journal, Sparkplug with ledger marks, metrics; nothing switched off."""
     document = folder / "site.yaml"
-    document.write_text(json.dumps(site(load, ports, broker_port, free_port(), folder)))
+    told = site(load, ports, broker_port, free_port(), folder) | {"connections": connections(load, ports, stamped=False)}
+    document.write_text(json.dumps(told))
     async with running((sys.executable, "-m", "gateway", "run", str(document)), folder, {}) as pid:
         yield pid
 

@@ -20,7 +20,6 @@ from typing import Final
 
 import aiomqtt
 
-from tests.bench.measure import Spread
 from tests.bench.peers.tally import DECODERS, Tally
 
 ASKED: Final = "v1/devices/me/rpc/request/"
@@ -70,12 +69,11 @@ async def _obey(tally: Tally) -> None:
 
 
 def _report(tally: Tally) -> dict[str, object]:
-    spread = Spread.of(tally.ages_s)
     return {
         "messages": tally.messages,
         "values": tally.values,
         "wrong": tally.wrong,
-        "ages": [spread.p50, spread.p99, spread.most] if spread else None,
+        "arrivals": tally.arrivals,
         "rounds": tally.rounds,
     }
 

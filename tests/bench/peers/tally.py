@@ -1,50 +1,43 @@
 """What a subscriber of the broker receives from a product, and what can be said of it: values, scans, ages, what is missing.
 
-Three products, three ways to write a message; ``DECODERS`` turns each into a device, its values and, for the device
-``stamp``, the moments at which the field answered. Every value tells the round of its device in which it was read
-(``tests/peers/fast_modbus.c``), so that what never arrived can be named.
+Three products, three ways to write a message; ``DECODERS`` turns each into a device and its values. Every value tells the round of
+its device in which it was read (``tests/peers/fast_modbus.c``), so that what never arrived can be named; and the field knows when
+it answered in which round, so that the age of what arrived is known without asking any product to read a clock.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from protocols.sparkplug.sparkplug_b_pb2 import Payload
-from tests.bench.loads import GATEWAY, GROUP, STAMP_DEVICE
+from tests.bench.loads import GATEWAY, GROUP
 
 Scan = tuple[str, Sequence[float]]
-"""A device and some values of it; stamps are nanoseconds."""
+"""A device and some values of it."""
 Decoder = Callable[[str, bytes], list[Scan]]
 ROUNDS: Final = 1000
 """Rounds are counted modulo this."""
+MOST_ARRIVALS: Final = 50_000
 
 
 def holdfast(topic: str, body: bytes) -> list[Scan]:
-    device = topic.rpartition("/")[2]
-    metrics = Payload.FromString(body).metrics
-    if device == STAMP_DEVICE:
-        return [(device, [metric.long_value for metric in metrics])]
-    return [(device, [metric.float_value for metric in metrics])]
+    return [(topic.rpartition("/")[2], [metric.float_value for metric in Payload.FromString(body).metrics])]
 
 
 def node_red(topic: str, body: bytes) -> list[Scan]:
-    """One object a scan; the stamp is in microseconds, because a JavaScript number cannot hold nanoseconds."""
-    device = topic.rpartition("/")[2]
+    """One object a scan."""
     values: dict[str, float] = _json(body)
-    if device == STAMP_DEVICE:
-        return [(device, [values["us"] * 1000])]
-    return [(device, list(values.values()))]
+    return [(topic.rpartition("/")[2], list(values.values()))]
 
 
 def node_red_topics(topic: str, body: bytes) -> list[Scan]:
     """A number for each topic ``nodered/DEVICE/TAG``."""
-    device = topic.split("/")[1]
-    return node_red(topic, body) if device == STAMP_DEVICE else [(device, [float(body)])]
+    return [(topic.split("/")[1], [float(body)])]
 
 
 def thingsboard(topic: str, body: bytes) -> list[Scan]:
@@ -75,20 +68,20 @@ class Tally:
     """Also note when each device's rounds came. Costs a little, so only where something may be lost."""
     messages: int = 0
     values: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Values of each device, the stamp not counted."""
+    """Values of each device."""
     wrong: int = 0
     """Values that the field never gave, among the first and the last of each message."""
-    ages_s: list[float] = field(default_factory=list)
+    arrivals: list[tuple[str, int, int]] = field(default_factory=list)
+    """The first value of each message, up to MOST_ARRIVALS: its device, its round modulo ROUNDS, when it came (UTC nanoseconds)."""
     rounds: dict[str, dict[int, tuple[float, int]]] = field(default_factory=lambda: defaultdict(dict))
     """For each device: when each of its rounds came first (UTC seconds), and how many values of it came."""
 
     def add(self, topic: str, body: bytes, now_ns: int) -> None:
         self.messages += 1
         for device, values in self.decode(topic, body):
-            if device == STAMP_DEVICE:
-                self.ages_s += [(now_ns - stamp) / 1e9 for stamp in values]
-                continue
             self.values[device] += len(values)
+            if len(self.arrivals) < MOST_ARRIVALS:
+                self.arrivals.append((device, int(values[0]) % ROUNDS, now_ns))
             self.wrong += sum(not self._is_right(value) for value in (values[0], values[-1]))
             if self.by_round:
                 rounds = self.rounds[device]
@@ -99,3 +92,14 @@ class Tally:
     def _is_right(self, value: float) -> bool:
         """Register pair ``p`` gives ``1000 * p + round``; see ``tests.peers.fast.counter``."""
         return value == int(value) and 0 <= value < self.tags * ROUNDS
+
+
+def ages_s(arrivals: Sequence[tuple[str, int, int]], answered: Mapping[str, Sequence[int]]) -> list[float]:
+    """How old each arrival was: since the field's last answer in its round, from ``answered`` (see ``FastModbus.answered``)."""
+    found = []
+    for device, a_round, came_ns in arrivals:
+        moments = answered[device]
+        told_ns = max((moment for moment in moments[a_round::ROUNDS] if moment <= came_ns), default=0)
+        if told_ns:
+            found.append((came_ns - told_ns) / 1e9)
+    return found

@@ -17,17 +17,16 @@ import aiomqtt
 import pytest
 
 from protocols.sparkplug.sparkplug_b_pb2 import Payload
-from tests.bench.loads import STAMP_DEVICE, Load
+from tests.bench.loads import Load
 from tests.bench.peers import node_red, thingsboard
 from tests.bench.peers.outage import missing, outage, twice
 from tests.bench.peers.process import Cpu, PeerEnded, family, family_cpu, family_peak_bytes, running
 from tests.bench.peers.products import PRODUCTS, Product
-from tests.bench.peers.tally import DECODERS, Tally
+from tests.bench.peers.tally import DECODERS, ROUNDS, Tally, ages_s
 from tests.bench.peers.trial import cost
 from tests.peers.fast import counter, read_request
 
 NOW = 1_700_000_000_250_000_000
-ASKED = 1_700_000_000_000_000_000
 
 
 def sparkplug(values: Sequence[float]) -> bytes:
@@ -37,25 +36,13 @@ def sparkplug(values: Sequence[float]) -> bytes:
     return payload.SerializeToString()
 
 
-def sparkplug_stamp() -> bytes:
-    payload = Payload()
-    payload.metrics.add().long_value = ASKED
-    return payload.SerializeToString()
-
-
 SCAN = [counter(pair, 7) for pair in range(3)]
 NAMED = {f"v{pair}": value for pair, value in enumerate(SCAN)}
 MESSAGES = {
-    "holdfast": [("spBv1.0/bench/DDATA/gw/device-4", sparkplug(SCAN)), ("spBv1.0/bench/DDATA/gw/stamp", sparkplug_stamp())],
-    "thingsboard": [
-        ("v1/gateway/telemetry", json.dumps({"device-4": [{"ts": 1, "values": NAMED}]}).encode()),
-        ("v1/gateway/telemetry", json.dumps({STAMP_DEVICE: [{"ts": 1, "values": {"ns": ASKED}}]}).encode()),
-    ],
-    "node-red": [("nodered/device-4", json.dumps(NAMED).encode()), ("nodered/stamp", json.dumps({"us": ASKED // 1000}).encode())],
-    "node-red-topics": [
-        *((f"nodered/device-4/{name}", str(value).encode()) for name, value in NAMED.items()),
-        ("nodered/stamp", json.dumps({"us": ASKED // 1000}).encode()),
-    ],
+    "holdfast": [("spBv1.0/bench/DDATA/gw/device-4", sparkplug(SCAN))],
+    "thingsboard": [("v1/gateway/telemetry", json.dumps({"device-4": [{"ts": 1, "values": NAMED}]}).encode())],
+    "node-red": [("nodered/device-4", json.dumps(NAMED).encode())],
+    "node-red-topics": [(f"nodered/device-4/{name}", str(value).encode()) for name, value in NAMED.items()],
 }
 
 
@@ -69,7 +56,7 @@ def test_each_products_messages_are_counted_alike(product: str) -> None:
     for topic, body in MESSAGES[product]:
         tally.add(topic, body, NOW)
     assert dict(tally.values) == {"device-4": 3}
-    assert tally.ages_s == [0.25]
+    assert set(tally.arrivals) == {("device-4", 7, NOW)}
     assert tally.wrong == 0
     assert dict(tally.rounds) == {"device-4": {7: (NOW / 1e9, 3)}}
 
@@ -80,6 +67,13 @@ def test_a_value_that_the_field_never_gave_is_noticed(value: float) -> None:
     tally = Tally(DECODERS["node-red"][1], tags=3)
     tally.add("nodered/device-0", json.dumps({"v0": 0, "v1": value}).encode(), NOW)
     assert tally.wrong == 1
+
+
+def test_an_age_is_counted_from_the_fields_last_answer_before_the_arrival() -> None:
+    """Rounds are told modulo ROUNDS: of those that fit, the newest that was answered by then. What the field does not know has no age."""
+    answered = [0] * (3 * ROUNDS)
+    answered[7], answered[7 + ROUNDS], answered[7 + 2 * ROUNDS] = NOW - 10**9, NOW - 10**8, NOW + 10**8
+    assert ages_s([("a", 7, NOW), ("a", 8, NOW)], {"a": answered}) == [0.1]
 
 
 def test_what_came_twice_is_counted() -> None:
@@ -145,7 +139,7 @@ def test_node_red_reads_each_register_once() -> None:
 def test_thingsboard_reads_each_device_as_one_range() -> None:
     """Two requests a device, not one for each tag; every device has its own connection."""
     slaves = thingsboard.connector(Load("", 2, 0.1, tags=100), (5020, 5021))["master"]["slaves"]
-    assert [(slave["port"], slave["pollPeriod"]) for slave in slaves] == [(5020, 100), (5021, 100), (5020, 100)]
+    assert [(slave["port"], slave["pollPeriod"]) for slave in slaves] == [(5020, 100), (5021, 100)]
     assert slaves[0]["timeseries"][0]["address"] == "0-199"
 
 

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.loads import STAMP_DEVICE, STAMP_SCAN_S, Load
+from tests.bench.loads import Load
 from tests.bench.measure import ROOT
 from tests.bench.peers.broker import TOKEN
 from tests.bench.peers.process import MissingPeer, running
-from tests.peers.fast import STAMP
 
 HOME: Final = ROOT / "build" / "bench" / "peers" / "tb"
 PROGRAM: Final = HOME / "bin" / "thingsboard-gateway"
@@ -105,19 +104,17 @@ def connector(load: Load, ports: Sequence[int]) -> dict[str, Any]:  # Any: JSON
         "maxRegistersPerRequest": MOST,
     }
     period = load.scan_s if load.is_paced else FULL_SPEED_S
-    stamp = {"tag": "ns", "type": "64uint", "functionCode": 3, "objectsCount": 4, "address": STAMP}
-    slaves = [_slave(f"device-{at}", port, 1, period, values) for at, port in enumerate(ports)]
-    slaves.append(_slave(STAMP_DEVICE, ports[0], 250, STAMP_SCAN_S, stamp))
+    slaves = [_slave(f"device-{at}", port, period, values) for at, port in enumerate(ports)]
     return {"name": "bench", "logLevel": "ERROR", "master": {"slaves": slaves}}
 
 
-def _slave(name: str, port: int, unit: int, scan_s: float, tag: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+def _slave(name: str, port: int, scan_s: float, tag: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     return {
         "host": "127.0.0.1",
         "port": port,
         "type": "tcp",
         "method": "socket",
-        "unitId": unit,
+        "unitId": 1,
         "deviceName": name,
         "deviceType": "default",
         "timeout": 2,

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.loads import Load
+from tests.bench.measure import Spread
 from tests.bench.peers.broker import broker
 from tests.bench.peers.process import PeerEnded, family_cpu, family_peak_bytes, tail
 from tests.bench.peers.products import Product
+from tests.bench.peers.tally import ages_s
 from tests.peers.fast import FastModbus
 from tests.peers.program import Program
 
@@ -40,7 +42,7 @@ class Cost:
     """Of one core."""
     peak_bytes: int
     p50_s: float | None
-    """From the device's answer to the subscriber; None where no stamp came."""
+    """From the device's last answer in a round to the subscriber; None where nothing came."""
     p99_s: float | None
     scans: int
     missed: int
@@ -68,11 +70,12 @@ async def cost(product: Product, load: Load, folder: Path) -> Cost:
         report = await told(counted)
         requests, counting = await field.requests() - requests, family_cpu(counted.pid).since(other)
         peak = family_peak_bytes(pid)
+        answered = {f"device-{at}": await field.answered(at) for at in range(load.devices)}
     came = report["values"]
     values = sum(came.values())
     expected = int(elapsed / load.scan_s)
     delivered = [came.get(f"device-{at}", 0) // load.tags for at in range(load.devices)]
-    ages = report["ages"] or (None, None, None)
+    spread = Spread.of(ages_s(report["arrivals"], answered))
     return Cost(
         product=product.name,
         load=load.name,
@@ -81,8 +84,8 @@ async def cost(product: Product, load: Load, folder: Path) -> Cost:
         cpu_s_per_million=spent / max(1, values) * 1e6,
         cpu_share=spent / elapsed,
         peak_bytes=peak,
-        p50_s=ages[0],
-        p99_s=ages[1],
+        p50_s=None if spread is None else spread.p50,
+        p99_s=None if spread is None else spread.p99,
         scans=sum(delivered),
         missed=sum(max(0, expected - 1 - each) for each in delivered),
         silent=load.devices - len(came),

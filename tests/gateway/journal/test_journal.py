@@ -12,8 +12,10 @@ import pytest
 
 from gateway.config.model import JournalOptions
 from gateway.journal import DropReason, Journal, JournalBusy, Lane, Lost, NotStored, Record, salvage
+from gateway.journal.chain import Group
 from gateway.journal.codec import MAX_VALUE, PART_BITS
-from protocols.clock import ManualClock
+from gateway.journal.segment import StorageError
+from protocols.clock import Clock, ManualClock
 from protocols.model import Batch, Device, Kind, Tag
 
 BOILER = Device("c1", "boiler", tuple(Tag(name=f"t{n}", kind=Kind.FLOAT32) for n in range(10)))
@@ -159,20 +161,62 @@ async def test_a_record_is_read_with_the_device_of_its_time(tmp_path: Path) -> N
     await journal.close()
 
 
-async def test_the_window_gathers_and_append_does_not_wait_for_it(tmp_path: Path) -> None:
+async def head_after(journal: Journal, clock: ManualClock, seconds: float) -> int:
+    """The head when all is stored that was due by then: a verification goes through the writer's queue, behind what is under way."""
+    await clock.advance(seconds)
+    await journal.verify()
+    return journal.head(Lane.TELEMETRY)
+
+
+async def test_a_burst_is_stored_when_it_is_over(tmp_path: Path) -> None:
     clock = ManualClock()
     journal = await Journal.open(options(tmp_path), clock=clock)
-    reader = journal.reader("cloud")
     journal.offer(batch(0))
-    await clock.advance(0.05)
-    assert reader.head(Lane.TELEMETRY) == 1
-    assert journal.ledger().lanes["telemetry"].unwritten == 1
-    await clock.advance(0.06)
-    async with asyncio.timeout(10):
-        await reader.wait({Lane.TELEMETRY: 1})
-    assert reader.head(Lane.TELEMETRY) == 2
+    assert await head_after(journal, clock, 0.004) == 1
     journal.offer(batch(1))
-    assert (await journal.append(batch(2)))[1] == 3
+    assert await head_after(journal, clock, 0.004) == 1
+    assert journal.ledger().lanes["telemetry"].unwritten == 2
+    assert await head_after(journal, clock, 0.002) == 3
+    await journal.close()
+
+
+async def test_the_window_gathers_and_append_does_not_wait_for_it(tmp_path: Path) -> None:
+    """What follows a commit waits until a window has passed since: a disk is written so often and no oftener."""
+    clock = ManualClock()
+    journal = await Journal.open(options(tmp_path), clock=clock)
+    journal.offer(batch(0))
+    assert await head_after(journal, clock, 0.006) == 2
+    journal.offer(batch(1))
+    assert await head_after(journal, clock, 0.09) == 2
+    assert await head_after(journal, clock, 0.01) == 3
+    journal.offer(batch(2))
+    assert (await journal.append(batch(3)))[1] == 4
+    await journal.close()
+
+
+async def test_what_never_pauses_waits_no_longer_than_the_window(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = await Journal.open(options(tmp_path), clock=clock)
+    for number in range(25):
+        journal.offer(batch(number))
+        assert await head_after(journal, clock, 0.004) == (26 if number == 24 else 1)
+    await journal.close()
+
+
+async def test_a_disk_is_left_alone_while_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    journal = await Journal.open(options(tmp_path), clock=clock)
+    commit, committed = journal._store.commit, 0
+
+    def counted(groups: dict[Lane, Group | None], clock: Clock) -> dict[Lane, StorageError | None]:
+        nonlocal committed
+        committed += 1
+        return commit(groups, clock)
+
+    monkeypatch.setattr(journal._store, "commit", counted)
+    journal.offer(batch(0))
+    assert await head_after(journal, clock, 10.0) == 2
+    assert committed == 1
     await journal.close()
 
 
