@@ -199,10 +199,10 @@ async def test_rubbish_on_the_topics_is_counted_and_hurts_nobody(tmp_path: Path,
 
 
 class Pipe(io.StringIO):
-    """A pipe whose reader goes away after some lines."""
+    """A pipe whose reader goes away after some records; what is found on the way is in lines as well."""
 
     def write(self, text: str) -> int:
-        if self.getvalue().count("\n") >= 3:
+        if sum('"finding"' not in line for line in self.getvalue().splitlines()) >= 3:
             raise BrokenPipeError
         return super().write(text)
 
