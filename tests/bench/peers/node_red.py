@@ -118,7 +118,7 @@ def flow(load: Load, ports: Sequence[int], broker_port: int, style: Style) -> li
     blocks = [(at, min(MOST, 2 * load.tags - at)) for at in range(0, 2 * load.tags, MOST)]
     for at, port in enumerate(ports):
         name = f"device-{at}"
-        nodes += [_client(name, port, 1, style), _out(name, style)]
+        nodes += [_client(name, port, style), _out(name, style)]
         nodes += _device(name, load, blocks, style)
     return nodes
 
@@ -126,10 +126,10 @@ def flow(load: Load, ports: Sequence[int], broker_port: int, style: Style) -> li
 def _device(name: str, load: Load, blocks: list[tuple[int, int]], style: Style) -> list[Node]:
     decode = SPLIT.replace("DEVICE", name) if style.split else COLLECT.replace("TAGS", str(load.tags))
     scan_s = load.scan_s if load.is_paced else FULL_SPEED_S
-    return [*(_read(name, 1, at, length, scan_s, style) for at, length in blocks), _function(name, decode)]
+    return [*(_read(name, at, length, scan_s, style) for at, length in blocks), _function(name, decode)]
 
 
-def _client(name: str, port: int, unit: int, style: Style) -> Node:
+def _client(name: str, port: int, style: Style) -> Node:
     node: Node = {
         "id": f"client-{name}",
         "type": "modbus-client",
@@ -138,7 +138,7 @@ def _client(name: str, port: int, unit: int, style: Style) -> Node:
         "tcpHost": "127.0.0.1",
         "tcpPort": port,
     }
-    node |= {"tcpType": "DEFAULT", "unit_id": unit, "bufferCommands": style.queue, "commandDelay": 1, "parallelUnitIdsAllowed": True}
+    node |= {"tcpType": "DEFAULT", "unit_id": 1, "bufferCommands": style.queue, "commandDelay": 1, "parallelUnitIdsAllowed": True}
     node |= {
         "clientTimeout": 2000,
         "reconnectOnTimeout": True,
@@ -149,9 +149,9 @@ def _client(name: str, port: int, unit: int, style: Style) -> Node:
     return node | {"failureLogEnabled": True, "showErrors": True, "showWarnings": False, "showLogs": False}
 
 
-def _read(name: str, unit: int, at: int, length: int, scan_s: float, style: Style) -> Node:
+def _read(name: str, at: int, length: int, scan_s: float, style: Style) -> Node:
     node: Node = {"id": f"read-{name}-{at}", "type": "modbus-read", "z": "tab", "name": "", "topic": "", "server": f"client-{name}"}
-    node |= {"unitid": unit, "dataType": "HoldingRegister", "adr": at, "quantity": length, "rate": round(scan_s * 1000), "rateUnit": "ms"}
+    node |= {"unitid": 1, "dataType": "HoldingRegister", "adr": at, "quantity": length, "rate": round(scan_s * 1000), "rateUnit": "ms"}
     node |= {
         "showStatusActivities": style.status,
         "showErrors": True,
